@@ -1,0 +1,113 @@
+"""Every error of pop3hub: what a client hears, and what only an operator does.
+
+A `PopError` knows its response code (RFC 2449 s8, RFC 3206, RFC 6856 s5) and the id of its text
+in `languages/en.toml`; the text itself is the catalogue's. Nothing here writes to a socket.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class PopError(Exception):
+    """An error that a client is told as one `-ERR` line.
+
+    `text_id` names the text in the language catalogue and `fields` fill its placeholders; `code`
+    is the response code without brackets, or None. Each class has defaults for both.
+    """
+
+    code: str | None = None
+    text_id: str = "temporary-failure"
+
+    def __init__(
+        self, text_id: str | None = None, *, code: str | None = None, **fields: Any
+    ) -> None:
+        self.text_id = text_id or type(self).text_id
+        self.code = code or type(self).code
+        self.fields = fields
+        super().__init__(self.text_id, fields)
+
+    def __str__(self) -> str:
+        facts = " ".join(f"{key}={value}" for key, value in self.fields.items())
+        return f"{self.text_id} {facts}".rstrip()
+
+
+class CommandError(PopError):
+    """The command can't be carried out as it was sent: verb, state, arguments or number."""
+
+    text_id = "unknown-command"
+
+
+class AuthenticationFailed(PopError):
+    """The credentials are wrong, or this user may not log in here and now (RFC 3206 s5)."""
+
+    code = "AUTH"
+    text_id = "authentication-failed"
+
+
+class MaildropInUse(PopError):
+    """Another session holds the maildrop lock (RFC 2449 s8.1.2)."""
+
+    code = "IN-USE"
+    text_id = "maildrop-in-use"
+
+
+class LoginDelayed(PopError):
+    """The user logged in too short a time ago; `seconds` tells how long to wait (RFC 2449 s8.1.1)."""
+
+    code = "LOGIN-DELAY"
+    text_id = "login-delayed"
+
+    def __init__(self, seconds: float = 0) -> None:
+        super().__init__(seconds=max(1, round(seconds)))
+
+
+class TemporaryFailure(PopError):
+    """Something of ours or of the backend's fails now and may work later (RFC 3206 s4)."""
+
+    code = "SYS/TEMP"
+    text_id = "temporary-failure"
+
+
+class PermanentFailure(PopError):
+    """Something is wrong until an administrator repairs it (RFC 3206 s4)."""
+
+    code = "SYS/PERM"
+    text_id = "permanent-failure"
+
+
+class NoSuchUser(PermanentFailure):
+    """A store hook was asked for a user that the backend doesn't have."""
+
+    text_id = "no-such-user"
+
+
+class MaildropNotEmpty(PermanentFailure):
+    """A user can't be removed while messages are kept for them."""
+
+    text_id = "maildrop-not-empty"
+
+
+class UniqueIdTaken(PermanentFailure):
+    """The maildrop already holds a message of this unique-id (RFC 1939 s7)."""
+
+    text_id = "unique-id-taken"
+
+
+class PluginFailure(TemporaryFailure):
+    """A hookimpl raised what is no `PopError`; `hook` and `plugin` tell which one."""
+
+    def __init__(self, hook: str, plugin: str) -> None:
+        super().__init__()
+        self.hook = hook
+        self.plugin = plugin
+
+    def __str__(self) -> str:
+        return f"{self.hook} of plugin {self.plugin} failed"
+
+
+class ConfigurationError(ValueError):
+    """The operator's settings can't work; the message is one line that says what to do.
+
+    Raised at start, before anything listens, and never sent to a client.
+    """

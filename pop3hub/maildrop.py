@@ -1,0 +1,137 @@
+"""The maildrop of one session: message numbers, deletion marks and their figures (RFC 1939 s4-5).
+
+A maildrop is fixed when the session enters TRANSACTION: numbers never move, marks are only marks.
+Nothing here awaits or knows where messages are stored.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from pop3hub.errors import CommandError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+
+# ASCII digits only: int() would also take "+1", "1_0", " 1" and other scripts' digits.
+_NUMBER = re.compile(r"[0-9]{1,10}", re.ASCII)
+
+
+class PopMessage:
+    """One message of a maildrop; subclass it and override `load_contents` to load lazily.
+
+    uid: the unique-id, 1 to 70 characters 0x21 to 0x7E, never reused here (RFC 1939 s7).
+    size: octets with CRLF line ends, before dot-stuffing (RFC 1939 s11).
+    contents: the message's octets if they are at hand; any line ends.
+    wire_ready: the contents have CRLF line ends, end in CRLF, and no line begins with a dot: they
+        are sent as they are.
+    ascii_size: octets of the RFC 6858 surrogate, `size` where none is needed, None while unknown.
+    """
+
+    __slots__ = ("__weakref__", "ascii_size", "contents", "size", "uid", "wire_ready")
+
+    def __init__(
+        self,
+        uid: str,
+        size: int,
+        contents: bytes | None = None,
+        *,
+        wire_ready: bool = False,
+        ascii_size: int | None = None,
+    ) -> None:
+        self.uid = uid
+        self.size = size
+        self.contents = contents
+        self.wire_ready = wire_ready
+        self.ascii_size = ascii_size
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(uid={self.uid!r}, size={self.size})"
+
+    async def load_contents(self) -> bytes | AsyncIterator[bytes]:
+        """Return the octets, or an async iterator of chunks; called for each RETR and TOP.
+
+        Raises what a `load_contents` hookimpl may raise.
+        """
+        if self.contents is None:
+            raise NotImplementedError(
+                f"{type(self).__name__} has no contents: override load_contents or implement the hook"
+            )
+        return self.contents
+
+
+class Maildrop:
+    """The numbered messages of one session and their deletion marks."""
+
+    __slots__ = ("_marked", "_messages", "_octets", "_replaced")
+
+    def __init__(
+        self, messages: Iterable[PopMessage] = (), replaced: Mapping[int, str] | None = None
+    ) -> None:
+        """Take the messages in order; `replaced` holds, by index, the unique-ids that can't be sent."""
+        self._messages = messages if isinstance(messages, list) else list(messages)
+        self._replaced = replaced or {}
+        self._octets = sum(message.size for message in self._messages)
+        self._marked: set[int] = set()
+
+    def __len__(self) -> int:
+        """Count the messages that are not marked."""
+        return len(self._messages) - len(self._marked)
+
+    @property
+    def highest(self) -> int:
+        """The number of the last message, marked or not; 0 in an empty maildrop."""
+        return len(self._messages)
+
+    @property
+    def octets(self) -> int:
+        """The size of all messages that are not marked."""
+        return self._octets
+
+    def number(self, text: str) -> int:
+        """Return the message number that the text holds.
+
+        Raises CommandError: no number, no such message, or the message is marked as deleted.
+        """
+        if not _NUMBER.fullmatch(text):
+            raise CommandError("number-invalid")
+        number = int(text)
+        if not 1 <= number <= len(self._messages):
+            raise CommandError("no-such-message", number=number, count=len(self._messages))
+        if number in self._marked:
+            raise CommandError("message-is-deleted", number=number)
+        return number
+
+    def __getitem__(self, number: int) -> PopMessage:
+        """Return a message by its number, counted from 1."""
+        return self._messages[number - 1]
+
+    def unique_id(self, number: int) -> str:
+        """Return the unique-id that the client is told (RFC 1939 s7)."""
+        return self._replaced.get(number - 1) or self._messages[number - 1].uid
+
+    def mark(self, number: int) -> None:
+        """Mark a message as deleted; it goes in UPDATE (RFC 1939 s5)."""
+        self._marked.add(number)
+        self._octets -= self[number].size
+
+    def unmark_all(self) -> None:
+        """Take all marks off (RFC 1939 s5, RSET)."""
+        for number in self._marked:
+            self._octets += self[number].size
+        self._marked.clear()
+
+    def marked(self) -> list[PopMessage]:
+        """Return the messages that UPDATE shall remove, lowest number first."""
+        return [self[number] for number in sorted(self._marked)]
+
+    def listing(self) -> Iterator[tuple[int, PopMessage]]:
+        """Yield number and message of each that is not marked, in order."""
+        if not self._marked:
+            return iter(enumerate(self._messages, 1))
+        return (
+            (number, message)
+            for number, message in enumerate(self._messages, 1)
+            if number not in self._marked
+        )

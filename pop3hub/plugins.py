@@ -1,0 +1,603 @@
+"""The plugins of one server: registered, checked, and called with errors and time attributed.
+
+The only module that calls a hookimpl. pluggy keeps the registry and checks names and arguments; the
+awaited calls are made here, because pluggy takes a coroutine for an answer (a `firstresult` hook
+would stop at the first coroutine, whatever it came to; benchmarks/hooks.py has the prices).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import inspect
+import re
+import time
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+import pluggy
+import structlog
+
+from pop3hub import hookspecs
+from pop3hub.discovery import Plugin
+from pop3hub.errors import (
+    ConfigurationError,
+    PermanentFailure,
+    PluginFailure,
+    PopError,
+    TemporaryFailure,
+)
+from pop3hub.maildrop import Maildrop, PopMessage
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+    from contextlib import AbstractAsyncContextManager
+    from pathlib import Path
+
+    import click
+
+    from pop3hub.auth import PopUser
+    from pop3hub.sasl import Exchange
+    from pop3hub.server import PopServer
+    from pop3hub.session import Session
+
+REQUIRED = ("get_user", "receive_messages", "delete_messages")
+HOOK_TIMEOUT = 30.0
+"""Seconds that one awaited hook call may take."""
+REMOVAL_PATIENCE = 20
+"""How many times longer `delete_messages` may take: half a removal helps nobody."""
+PAGE = 5_000
+"""Messages that are checked at once before other sessions get their turn."""
+
+# One expression over a whole page: thirty times faster than a match for each unique-id.
+_UNIQUE_IDS = re.compile(r"(?:[!-~]{1,70}\n)*")
+_UNIQUE_ID = re.compile(r"[!-~]{1,70}")
+
+
+@dataclass(slots=True)
+class Calls:
+    """What the calls of one hookimpl came to: their number, seconds in all, failures."""
+
+    number: int = 0
+    seconds: float = 0.0
+    failures: int = 0
+
+
+class _Impl:
+    """One hookimpl, callable with all of its specification's arguments by position."""
+
+    __slots__ = ("call", "calls", "plugin")
+
+    def __init__(self, impl: pluggy.HookImpl, arguments: Sequence[str]) -> None:
+        self.plugin = impl.plugin_name
+        self.calls = Calls()
+        function = impl.function
+        if tuple(impl.argnames) == tuple(arguments):
+            self.call: Callable[..., Any] = function
+        else:
+            wanted = [arguments.index(name) for name in impl.argnames]
+            self.call = lambda *given: function(*[given[index] for index in wanted])
+
+
+class Watch:
+    """A limit for many short waits at once: one timer a second, and a dictionary entry a wait.
+
+    `asyncio.timeout` makes a timer for each wait, which costs more than most of the waits do.
+    """
+
+    def __init__(self) -> None:
+        self._deadlines: dict[asyncio.Task[Any], float] = {}
+        self._expired: set[asyncio.Task[Any]] = set()
+        self._timer: asyncio.TimerHandle | None = None
+
+    async def limit(self, awaitable: Awaitable[Any], seconds: float) -> Any:
+        """Return what the awaitable comes to; TimeoutError after about so many seconds."""
+        task = asyncio.current_task()
+        if task is None or task in self._deadlines:  # a hook within a hook: the outer limit holds
+            return await awaitable
+        loop = task.get_loop()
+        self._deadlines[task] = loop.time() + seconds
+        if self._timer is None:
+            self._timer = loop.call_later(min(1.0, seconds), self._look, loop, seconds)
+        try:
+            return await awaitable
+        except asyncio.CancelledError:
+            if task in self._expired:
+                self._expired.discard(task)
+                if task.uncancel() <= 0:
+                    raise TimeoutError from None
+            raise
+        finally:
+            del self._deadlines[task]
+            if task in self._expired:  # it came to its end although it was cancelled
+                self._expired.discard(task)
+                task.uncancel()
+
+    def _look(self, loop: asyncio.AbstractEventLoop, seconds: float) -> None:
+        self._timer = None
+        now = loop.time()
+        for task, deadline in self._deadlines.items():
+            if deadline <= now and task not in self._expired:
+                self._expired.add(task)
+                task.cancel()
+        if self._deadlines:
+            self._timer = loop.call_later(min(1.0, seconds), self._look, loop, seconds)
+
+
+class Plugins:
+    """The backend, the extensions and pop3hub's defaults, behind one typed method for each hook.
+
+    Called in the order: extensions (the last registered first), backend, defaults. A PopError that
+    a hookimpl raises passes as it is; anything else is logged with hook and plugin, and becomes a
+    PluginFailure; a call that takes too long becomes a TemporaryFailure.
+    """
+
+    def __init__(
+        self,
+        backend: Plugin | object,
+        extensions: Iterable[Plugin | object] = (),
+        *,
+        defaults: object | None = None,
+        hook_timeout: float = HOOK_TIMEOUT,
+    ) -> None:
+        self.backend = _named(backend)
+        self.extensions = [_named(extension) for extension in extensions]
+        self.hook_timeout = hook_timeout
+        self.log = structlog.get_logger("pop3hub.plugins")
+        self._watch = Watch()
+        self._started: list[str] = []
+        self._manager = pluggy.PluginManager(hookspecs.PROJECT)
+        self._manager.add_hookspecs(hookspecs)
+        if defaults is not None:
+            self._register(Plugin("pop3hub", defaults))
+        for plugin in (self.backend, *self.extensions):
+            self._register(plugin)
+        self._check()
+        self._hooks = {name: self._resolve(name) for name in _hook_names()}
+        for name in REQUIRED:
+            if all(impl.plugin == "pop3hub" for impl in self._hooks[name]):
+                raise ConfigurationError(
+                    f"backend {self.backend.name!r} ({self.backend.origin}) has no {name}: "
+                    f"a backend must implement {', '.join(REQUIRED)}"
+                )
+
+    @property
+    def shared_state(self) -> bool:
+        """Whether other processes see what this backend stores (`shared_state` of its class)."""
+        return bool(getattr(self.backend.instance, "shared_state", True))
+
+    @property
+    def calls(self) -> dict[tuple[str, str], Calls]:
+        """What the calls came to since the start, by hook and plugin."""
+        return {
+            (hook, impl.plugin): impl.calls for hook, impls in self._hooks.items() for impl in impls
+        }
+
+    def implementers(self, hook: str) -> list[str]:
+        """Return the plugins that implement a hook, in the order in which they are asked."""
+        return [impl.plugin for impl in self._hooks[hook]]
+
+    def hooks_of(self, plugin: str) -> list[str]:
+        """Return the hooks that a plugin implements, in the order of the specifications."""
+        return [hook for hook in self._hooks if plugin in self.implementers(hook)]
+
+    # Registration
+
+    def _register(self, plugin: Plugin) -> None:
+        if inspect.isclass(plugin.instance):
+            raise ConfigurationError(
+                f"plugin {plugin.name!r} is the class {plugin.instance.__name__}: give an instance of it"
+            )
+        try:
+            self._manager.register(plugin.instance, plugin.name)
+        except pluggy.PluginValidationError as exc:
+            raise ConfigurationError(f"plugin {plugin.name!r}: {exc}".replace("\n", " ")) from exc
+        except ValueError as exc:
+            raise ConfigurationError(f"two plugins are named {plugin.name!r}") from exc
+
+    def _check(self) -> None:
+        try:
+            self._manager.check_pending()
+        except pluggy.PluginValidationError as exc:
+            hook = str(exc).split("'")[1] if "'" in str(exc) else str(exc)
+            name = self._manager.get_name(exc.plugin)
+            raise ConfigurationError(
+                f"plugin {name!r} implements {hook!r}, which is no hook of pop3hub (docs/hooks.md)"
+            ) from exc
+
+    def _resolve(self, name: str) -> tuple[_Impl, ...]:
+        caller = getattr(self._manager.hook, name)
+        impls = caller.get_hookimpls()
+        for impl in impls:
+            if impl.hookwrapper or impl.wrapper:
+                raise ConfigurationError(
+                    f"plugin {impl.plugin_name!r} wraps {name}: wrappers are not supported, since "
+                    "they would see a coroutine being made, not its work"
+                )
+        arguments = caller.spec.argnames
+        return tuple(_Impl(impl, arguments) for impl in reversed(impls))
+
+    # Calls
+
+    async def _call(
+        self, hook: str, impl: _Impl, arguments: tuple[Any, ...], patience: float
+    ) -> Any:
+        calls = impl.calls
+        calls.number += 1
+        began = time.perf_counter()
+        try:
+            result = impl.call(*arguments)
+            if inspect.isawaitable(result):
+                result = await self._watch.limit(result, patience)
+        except PopError:
+            raise
+        except TimeoutError as exc:
+            calls.failures += 1
+            self.log.error("hook.timeout", hook=hook, plugin=impl.plugin, seconds=patience)
+            raise TemporaryFailure from exc
+        except Exception as exc:
+            calls.failures += 1
+            self.log.exception("hook.failed", hook=hook, plugin=impl.plugin)
+            raise PluginFailure(hook, impl.plugin) from exc
+        finally:
+            calls.seconds += time.perf_counter() - began
+        return result
+
+    async def _first(self, hook: str, *arguments: Any, patience: float | None = None) -> Any:
+        for impl in self._hooks[hook]:
+            result = await self._call(hook, impl, arguments, patience or self.hook_timeout)
+            if result is not None:
+                return result
+        return None
+
+    async def _tell(self, hook: str, *arguments: Any) -> None:
+        for impl in self._hooks[hook]:
+            try:
+                await self._call(hook, impl, arguments, self.hook_timeout)
+            except PluginFailure:
+                pass  # logged where it was caught
+            except PopError as exc:
+                self.log.error("hook.failed", hook=hook, plugin=impl.plugin, error=str(exc))
+
+    def _gather(self, hook: str, *arguments: Any) -> list[tuple[str, Any]]:
+        """Call a `def` hook of every plugin at start; the backend first, its default before it."""
+        results = []
+        for impl in reversed(self._hooks[hook]):
+            try:
+                results.append((impl.plugin, impl.call(*arguments)))
+            except ConfigurationError:
+                raise
+            except Exception as exc:
+                self.log.debug("hook.failed", hook=hook, plugin=impl.plugin, exc_info=True)
+                raise ConfigurationError(
+                    f"plugin {impl.plugin!r} failed in {hook}: {exc!r}; this is a defect of the plugin"
+                ) from exc
+        return results
+
+    # Users
+
+    async def get_user(self, name: str, session: Session) -> PopUser | None:
+        """Return the user of this name, or None."""
+        return cast("PopUser | None", await self._first("get_user", name, session))
+
+    async def compare_password(self, raw: str, user: PopUser, session: Session) -> bool:
+        """Return whether the password is the user's."""
+        return bool(await self._first("compare_password", raw, user.password, user, session))
+
+    async def verify_token(self, name: str, token: str, session: Session) -> PopUser | None:
+        """Return the user whom the token stands for, or None."""
+        return cast("PopUser | None", await self._first("verify_token", name, token, session))
+
+    @property
+    def verifies_tokens(self) -> bool:
+        """Whether any plugin could verify a token."""
+        return bool(self._hooks["verify_token"])
+
+    # The maildrop
+
+    async def lock_maildrop(
+        self, user: PopUser, session: Session
+    ) -> AbstractAsyncContextManager[Any]:
+        """Return the context manager of the user's maildrop lock."""
+        lock = await self._first("lock_maildrop", user, session)
+        if lock is None:
+            raise PermanentFailure
+        return cast("AbstractAsyncContextManager[Any]", lock)
+
+    async def enter(self, lock: AbstractAsyncContextManager[Any]) -> Any:
+        """Enter a maildrop lock within the limit of a hook."""
+        return await self._patiently("lock_maildrop", lock.__aenter__())
+
+    async def is_in_use(self, user: PopUser, session: Session) -> bool:
+        """Return whether a plugin says that another session has the maildrop open."""
+        return bool(await self._first("is_in_use", user, session))
+
+    async def since_last_login(self, user: PopUser, session: Session) -> float:
+        """Note a login; return the seconds since the one before it."""
+        seconds = await self._first("since_last_login", user, session)
+        return float("inf") if seconds is None else float(seconds)
+
+    async def expire_messages(self, user: PopUser, days: int, session: Session) -> int:
+        """Remove what is older than so many days; return how many messages there were."""
+        return int(await self._first("expire_messages", user, days, session) or 0)
+
+    async def receive_messages(self, user: PopUser, session: Session) -> Maildrop:
+        """Return the user's maildrop: what the plugin listed, checked page by page.
+
+        Raises PermanentFailure: no plugin serves the user, a size is no number of octets, or two
+        messages have the same unique-id.
+        """
+        found = await self._first("receive_messages", user, session)
+        if found is None:
+            self.log.error("maildrop.unserved", user=user.name, backend=self.backend.name)
+            raise PermanentFailure("maildrop-damaged")
+        listing = _Listing(user.name, self.log)
+        if hasattr(found, "__aiter__"):
+            pages = found.__aiter__()
+            try:
+                while (page := await self._next("receive_messages", pages)) is not None:
+                    listing.add(page)
+                    await asyncio.sleep(0)
+            finally:
+                if hasattr(pages, "aclose"):
+                    await pages.aclose()
+        elif len(found) <= PAGE:
+            listing.add(found)
+        else:
+            for start in range(0, len(found), PAGE):
+                listing.add(found[start : start + PAGE])
+                await asyncio.sleep(0)
+        return Maildrop(listing.messages, listing.replaced)
+
+    async def _next(self, hook: str, pages: AsyncIterator[Any]) -> Any:
+        try:
+            return await self._patiently(hook, pages.__anext__())
+        except StopAsyncIteration:
+            return None
+
+    async def _patiently(self, hook: str, awaitable: Awaitable[Any]) -> Any:
+        """Await what a hookimpl has returned, as if it were the hookimpl."""
+        plugin = self.implementers(hook)[0]
+        try:
+            return await self._watch.limit(awaitable, self.hook_timeout)
+        except (PopError, StopAsyncIteration):
+            raise
+        except TimeoutError as exc:
+            self.log.error("hook.timeout", hook=hook, plugin=plugin, seconds=self.hook_timeout)
+            raise TemporaryFailure from exc
+        except Exception as exc:
+            self.log.exception("hook.failed", hook=hook, plugin=plugin)
+            raise PluginFailure(hook, plugin) from exc
+
+    def contents_at_hand(self, message: PopMessage) -> bytes | None:
+        """Return the contents of a message that holds them, where no plugin would be asked."""
+        if (
+            type(message).load_contents is PopMessage.load_contents
+            and len(self._hooks["load_contents"]) == 1
+        ):
+            return message.contents
+        return None
+
+    async def load_contents(
+        self, message: PopMessage, session: Session
+    ) -> bytes | AsyncIterator[bytes]:
+        """Return the octets of a message, or an iterator of chunks that `chunks` reads."""
+        contents = await self._first("load_contents", message, session)
+        if contents is None:
+            raise PermanentFailure
+        return cast("bytes | AsyncIterator[bytes]", contents)
+
+    async def chunks(self, contents: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        """Yield the chunks of an iterator that `load_contents` returned, and close it in the end."""
+        plugin = self.implementers("load_contents")[0]
+        try:
+            async for chunk in contents:
+                yield chunk
+        except PopError:
+            raise
+        except Exception as exc:
+            self.log.exception("hook.failed", hook="load_contents", plugin=plugin)
+            raise PluginFailure("load_contents", plugin) from exc
+        finally:
+            close = getattr(contents, "aclose", None)
+            if close is not None:
+                await close()
+
+    async def delete_messages(self, messages: Sequence[PopMessage], session: Session) -> int:
+        """Remove the messages; return how many are gone."""
+        patience = self.hook_timeout * REMOVAL_PATIENCE
+        return int(await self._first("delete_messages", messages, session, patience=patience) or 0)
+
+    # Observers
+
+    async def session_opened(self, session: Session) -> None:
+        """Tell that a connection was accepted."""
+        await self._tell("session_opened", session)
+
+    async def login_succeeded(self, session: Session) -> None:
+        """Tell that the session entered TRANSACTION."""
+        await self._tell("login_succeeded", session)
+
+    async def login_failed(self, name: str, session: Session) -> None:
+        """Tell that a login was refused."""
+        await self._tell("login_failed", name, session)
+
+    async def message_retrieved(self, message: PopMessage, session: Session) -> None:
+        """Tell that RETR sent a whole message."""
+        await self._tell("message_retrieved", message, session)
+
+    async def session_closed(self, session: Session) -> None:
+        """Tell that the session has ended."""
+        await self._tell("session_closed", session)
+
+    def observes(self, hook: str) -> bool:
+        """Return whether any plugin implements the hook."""
+        return bool(self._hooks[hook])
+
+    # Life
+
+    def configure(self, options: Mapping[str, Any]) -> None:
+        """Hand the settings to every plugin."""
+        self._gather("configure", options)
+
+    async def startup(self, server: PopServer | None = None) -> None:
+        """Start the plugins in order; shut down those already started where one fails."""
+        for impl in reversed(self._hooks["startup"]):
+            try:
+                result = impl.call(server)
+                if inspect.isawaitable(result):
+                    await result
+            except BaseException:
+                await self.shutdown(server)
+                raise
+            self._started.append(impl.plugin)
+
+    async def shutdown(self, server: PopServer | None = None) -> None:
+        """Shut down the plugins, the last one started first; all of them, whatever one raises."""
+        for impl in self._hooks["shutdown"]:
+            started = not any(impl.plugin == other.plugin for other in self._hooks["startup"])
+            if not started and impl.plugin not in self._started:
+                continue
+            try:
+                result = impl.call(server)
+                if inspect.isawaitable(result):
+                    await result
+            except Exception:
+                self.log.exception("hook.failed", hook="shutdown", plugin=impl.plugin)
+        self._started.clear()
+
+    async def ready(self) -> None:
+        """Return if every plugin could serve now; raise the first error of one that can't."""
+        for impl in self._hooks["ready"]:
+            await self._call("ready", impl, (), self.hook_timeout)
+
+    # What plugins add
+
+    def default_language(self, session: Session) -> str | None:
+        """Return the tag that a plugin chooses for this connection, or None."""
+        for impl in self._hooks["default_language"]:
+            try:
+                tag = impl.call(session)
+            except Exception:
+                self.log.exception("hook.failed", hook="default_language", plugin=impl.plugin)
+                continue
+            if tag is not None:
+                return str(tag)
+        return None
+
+    def capabilities(self, session: Session) -> list[str]:
+        """Return the capability lines that plugins add, in this state."""
+        lines: list[str] = []
+        for impl in self._hooks["capabilities"]:
+            try:
+                lines.extend(impl.call(session) or ())
+            except Exception:
+                self.log.exception("hook.failed", hook="capabilities", plugin=impl.plugin)
+        return lines
+
+    def options(self) -> list[tuple[str, list[click.Option]]]:
+        """Return each plugin's command-line options."""
+        return [(plugin, list(found or ())) for plugin, found in self._gather("register_options")]
+
+    def register_commands(self, group: click.Group) -> None:
+        """Let plugins add commands of their own."""
+        self._gather("register_commands", group)
+
+    def languages(self) -> list[Path]:
+        """Return the directories of language files that plugins bring."""
+        return [path for _, paths in self._gather("register_languages") for path in paths or ()]
+
+    def mechanisms(self) -> dict[str, Callable[[Exchange], Awaitable[PopUser]]]:
+        """Return the SASL mechanisms that plugins bring, by name in upper case."""
+        found = self._gather("register_sasl_mechanisms")
+        return {
+            name.upper(): function
+            for _, mechanisms in found
+            for name, function in (mechanisms or {}).items()
+        }
+
+    # The store
+
+    def stores(self, hook: str) -> bool:
+        """Return whether the backend implements a store hook."""
+        return bool(self._hooks[hook])
+
+    async def store_user(self, user: PopUser, *, replace: bool) -> bool:
+        """Keep a user; return False if there is one already, or with `replace` if there is none."""
+        return bool(await self._first("store_user", user, replace))
+
+    async def remove_user(self, name: str, *, with_mail: bool) -> bool:
+        """Remove a user; return False if there is none."""
+        patience = self.hook_timeout * REMOVAL_PATIENCE
+        return bool(await self._first("remove_user", name, with_mail, patience=patience))
+
+    async def list_users(self) -> AsyncIterator[PopUser]:
+        """Yield the users in the order of their names."""
+        found = await self._first("list_users")
+        if hasattr(found, "__aiter__"):
+            async with aclosing(found) as pages:
+                async for page in pages:
+                    for user in page:
+                        yield user
+        else:
+            for user in found or ():
+                yield user
+
+    async def store_message(
+        self, name: str, contents: bytes | AsyncIterator[bytes], uid: str | None = None
+    ) -> str:
+        """Put a message into a maildrop; return its unique-id."""
+        patience = self.hook_timeout * REMOVAL_PATIENCE
+        stored = await self._first("store_message", name, contents, uid, patience=patience)
+        if stored is None:
+            raise PermanentFailure
+        return str(stored)
+
+
+class _Listing:
+    """The messages of one login, checked as they come (RFC 1939 s7, s11)."""
+
+    def __init__(self, user: str, log: Any) -> None:
+        self.messages: list[PopMessage] = []
+        self.replaced: dict[int, str] = {}
+        self._seen: set[str] = set()
+        self._user = user
+        self._log = log
+
+    def add(self, page: Sequence[PopMessage]) -> None:
+        """Append a page, or raise PermanentFailure."""
+        uids = [message.uid for message in page]
+        if not all(type(uid) is str for uid in uids):
+            uids = [str(uid) for uid in uids]
+            self.replaced.update(enumerate(uids, len(self.messages)))
+        joined = "\n".join(uids) + "\n"
+        if page and (not _UNIQUE_IDS.fullmatch(joined) or joined.count("\n") != len(uids)):
+            uids = [self._checked(index, uid) for index, uid in enumerate(uids, len(self.messages))]
+        before = len(self._seen)
+        self._seen.update(uids)
+        if len(self._seen) - before != len(uids):
+            self._log.error("maildrop.duplicate_uid", user=self._user)
+            raise PermanentFailure("maildrop-damaged")
+        for message in page:
+            if type(message.size) is not int or message.size < 0:
+                self._log.error("maildrop.bad_size", user=self._user, uid=message.uid)
+                raise PermanentFailure("maildrop-damaged")
+        self.messages.extend(page)
+
+    def _checked(self, index: int, uid: str) -> str:
+        if _UNIQUE_ID.fullmatch(uid):
+            return uid
+        replacement = hashlib.sha256(uid.encode("utf-8", "surrogatepass")).hexdigest()
+        if not self.replaced:
+            self._log.warning("maildrop.uid_replaced", user=self._user, uid=uid, by=replacement)
+        self.replaced[index] = replacement
+        return replacement
+
+
+def _named(plugin: Plugin | object) -> Plugin:
+    return plugin if isinstance(plugin, Plugin) else Plugin(type(plugin).__name__, plugin)
+
+
+def _hook_names() -> list[str]:
+    return [name for name, value in vars(hookspecs).items() if hasattr(value, "pop3hub_spec")]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from pop3hub.errors import CommandError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+    from collections.abc import AsyncIterator, Iterable, Mapping
 
 # ASCII digits only: int() would also take "+1", "1_0", " 1" and other scripts' digits.
 _NUMBER = re.compile(r"[0-9]{1,10}", re.ASCII)
@@ -26,7 +26,8 @@ class PopMessage:
     contents: the message's octets if they are at hand; any line ends.
     wire_ready: the contents have CRLF line ends, end in CRLF, and no line begins with a dot: they
         are sent as they are.
-    ascii_size: octets of the RFC 6858 surrogate, `size` where none is needed, None while unknown.
+    ascii_size: octets of the RFC 6858 surrogate in the same form, `size` where none is needed; None
+        while unknown, and where a surrogate happens to be as long as the message.
     """
 
     __slots__ = ("__weakref__", "ascii_size", "contents", "size", "uid", "wire_ready")
@@ -64,30 +65,57 @@ class PopMessage:
 class Maildrop:
     """The numbered messages of one session and their deletion marks."""
 
-    __slots__ = ("_marked", "_messages", "_octets", "_replaced")
+    __slots__ = ("_messages", "_octets", "_replaced", "_surrogates", "marks")
 
     def __init__(
-        self, messages: Iterable[PopMessage] = (), replaced: Mapping[int, str] | None = None
+        self,
+        messages: Iterable[PopMessage] = (),
+        *,
+        replaced: Mapping[int, str] | None = None,
+        surrogates: dict[int, int] | None = None,
     ) -> None:
-        """Take the messages in order; `replaced` holds, by index, the unique-ids that can't be sent."""
+        """Take the messages in order.
+
+        By message number: `replaced` holds the unique-ids sent instead of ones that can't be, and
+        `surrogates` how many octets longer the RFC 6858 surrogate is, where there is one.
+        """
         self._messages = messages if isinstance(messages, list) else list(messages)
         self._replaced = replaced or {}
-        self._octets = sum(message.size for message in self._messages)
-        self._marked: set[int] = set()
+        self._surrogates = surrogates or {}
+        self._octets = sum([message.size for message in self._messages])
+        self.marks: set[int] = set()
 
     def __len__(self) -> int:
         """Count the messages that are not marked."""
-        return len(self._messages) - len(self._marked)
+        return len(self._messages) - len(self.marks)
+
+    def __getitem__(self, number: int) -> PopMessage:
+        """Return a message by its number, counted from 1."""
+        return self._messages[number - 1]
 
     @property
     def highest(self) -> int:
         """The number of the last message, marked or not; 0 in an empty maildrop."""
         return len(self._messages)
 
-    @property
-    def octets(self) -> int:
-        """The size of all messages that are not marked."""
-        return self._octets
+    def octets(self, *, surrogates: bool) -> int:
+        """Return the size of all messages that are not marked, as they are or as surrogates."""
+        if not (surrogates and self._surrogates):
+            return self._octets
+        return self._octets + sum(
+            longer for number, longer in self._surrogates.items() if number not in self.marks
+        )
+
+    def size(self, number: int, *, surrogate: bool) -> int:
+        """Return the size of a message, as it is or as its surrogate if it is known to have one."""
+        longer = self._surrogates.get(number, 0) if surrogate else 0
+        return self[number].size + longer
+
+    def measured(self, number: int) -> None:
+        """Take in that the `ascii_size` of a message has been found out."""
+        message = self[number]
+        if message.ascii_size is not None and message.ascii_size != message.size:
+            self._surrogates[number] = message.ascii_size - message.size
 
     def number(self, text: str) -> int:
         """Return the message number that the text holds.
@@ -99,39 +127,48 @@ class Maildrop:
         number = int(text)
         if not 1 <= number <= len(self._messages):
             raise CommandError("no-such-message", number=number, count=len(self._messages))
-        if number in self._marked:
+        if number in self.marks:
             raise CommandError("message-is-deleted", number=number)
         return number
 
-    def __getitem__(self, number: int) -> PopMessage:
-        """Return a message by its number, counted from 1."""
-        return self._messages[number - 1]
-
     def unique_id(self, number: int) -> str:
         """Return the unique-id that the client is told (RFC 1939 s7)."""
-        return self._replaced.get(number - 1) or self._messages[number - 1].uid
+        return self._replaced.get(number) or self[number].uid
 
     def mark(self, number: int) -> None:
         """Mark a message as deleted; it goes in UPDATE (RFC 1939 s5)."""
-        self._marked.add(number)
+        self.marks.add(number)
         self._octets -= self[number].size
 
     def unmark_all(self) -> None:
         """Take all marks off (RFC 1939 s5, RSET)."""
-        for number in self._marked:
-            self._octets += self[number].size
-        self._marked.clear()
+        self._octets += sum(self[number].size for number in self.marks)
+        self.marks.clear()
 
     def marked(self) -> list[PopMessage]:
         """Return the messages that UPDATE shall remove, lowest number first."""
-        return [self[number] for number in sorted(self._marked)]
+        return [self[number] for number in sorted(self.marks)]
 
-    def listing(self) -> Iterator[tuple[int, PopMessage]]:
-        """Yield number and message of each that is not marked, in order."""
-        if not self._marked:
-            return iter(enumerate(self._messages, 1))
-        return (
-            (number, message)
-            for number, message in enumerate(self._messages, 1)
-            if number not in self._marked
-        )
+    def sizes(self, start: int, count: int, *, surrogates: bool) -> list[str]:
+        """Return the lines of LIST for so many numbers from `start` on, marked ones left out."""
+        return [
+            f"{number} {self.size(number, surrogate=True)}\r\n"
+            if surrogates and self._surrogates
+            else f"{number} {message.size}\r\n"
+            for number, message in self._from(start, count)
+        ]
+
+    def unique_ids(self, start: int, count: int) -> list[str]:
+        """Return the lines of UIDL for so many numbers from `start` on, marked ones left out."""
+        return [
+            f"{number} {self.unique_id(number) if self._replaced else message.uid}\r\n"
+            for number, message in self._from(start, count)
+        ]
+
+    def _from(self, start: int, count: int) -> Iterable[tuple[int, PopMessage]]:
+        whole = start == 1 and count >= len(self._messages)
+        messages = self._messages if whole else self._messages[start - 1 : start - 1 + count]
+        numbered = enumerate(messages, start)
+        if not self.marks:
+            return numbered
+        return [pair for pair in numbered if pair[0] not in self.marks]

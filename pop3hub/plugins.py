@@ -309,6 +309,13 @@ class Plugins:
         """Enter a maildrop lock within the limit of a hook."""
         return await self._patiently("lock_maildrop", lock.__aenter__())
 
+    async def leave(self, lock: AbstractAsyncContextManager[Any]) -> None:
+        """Leave a maildrop lock; what goes wrong is logged, since the session ends all the same."""
+        try:
+            await self._patiently("lock_maildrop", lock.__aexit__(None, None, None))
+        except PopError as exc:
+            self.log.error("lock.release_failed", error=str(exc))
+
     async def is_in_use(self, user: PopUser, session: Session) -> bool:
         """Return whether a plugin says that another session has the maildrop open."""
         return bool(await self._first("is_in_use", user, session))
@@ -348,7 +355,9 @@ class Plugins:
             for start in range(0, len(found), PAGE):
                 listing.add(found[start : start + PAGE])
                 await asyncio.sleep(0)
-        return Maildrop(listing.messages, listing.replaced)
+        return Maildrop(
+            listing.messages, replaced=listing.replaced, surrogates=listing.surrogates
+        )
 
     async def _next(self, hook: str, pages: AsyncIterator[Any]) -> Any:
         try:
@@ -561,37 +570,39 @@ class _Listing:
     def __init__(self, user: str, log: Any) -> None:
         self.messages: list[PopMessage] = []
         self.replaced: dict[int, str] = {}
+        self.surrogates: dict[int, int] = {}
         self._seen: set[str] = set()
         self._user = user
         self._log = log
 
     def add(self, page: Sequence[PopMessage]) -> None:
         """Append a page, or raise PermanentFailure."""
+        first = len(self.messages) + 1
         uids = [message.uid for message in page]
-        if not all(type(uid) is str for uid in uids):
-            uids = [str(uid) for uid in uids]
-            self.replaced.update(enumerate(uids, len(self.messages)))
-        joined = "\n".join(uids) + "\n"
+        joined = "\n".join(map(str, uids)) + "\n"
         if page and (not _UNIQUE_IDS.fullmatch(joined) or joined.count("\n") != len(uids)):
-            uids = [self._checked(index, uid) for index, uid in enumerate(uids, len(self.messages))]
+            uids = [self._checked(number, uid) for number, uid in enumerate(uids, first)]
         before = len(self._seen)
         self._seen.update(uids)
         if len(self._seen) - before != len(uids):
             self._log.error("maildrop.duplicate_uid", user=self._user)
             raise PermanentFailure("maildrop-damaged")
-        for message in page:
-            if type(message.size) is not int or message.size < 0:
+        for number, message in enumerate(page, first):
+            size = message.size
+            if type(size) is not int or size < 0:
                 self._log.error("maildrop.bad_size", user=self._user, uid=message.uid)
                 raise PermanentFailure("maildrop-damaged")
+            if message.ascii_size is not None and message.ascii_size != size:
+                self.surrogates[number] = message.ascii_size - size
         self.messages.extend(page)
 
-    def _checked(self, index: int, uid: str) -> str:
+    def _checked(self, number: int, uid: str) -> str:
         if _UNIQUE_ID.fullmatch(uid):
             return uid
         replacement = hashlib.sha256(uid.encode("utf-8", "surrogatepass")).hexdigest()
         if not self.replaced:
             self._log.warning("maildrop.uid_replaced", user=self._user, uid=uid, by=replacement)
-        self.replaced[index] = replacement
+        self.replaced[number] = replacement
         return replacement
 
 

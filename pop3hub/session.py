@@ -1,0 +1,382 @@
+"""One session: its state, its maildrop and the way from greeting to goodbye (RFC 1939 s3-6).
+
+The commands are in authorization.py, transaction.py and dispatcher.py. No sockets here: a session
+writes into a `Channel`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import itertools
+import secrets
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+import structlog
+
+from pop3hub import auth, protocol
+from pop3hub.errors import LoginDelayed, MaildropInUse, PopError, TemporaryFailure
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from contextlib import AbstractAsyncContextManager
+
+    from pop3hub.auth import Hasher, PopUser
+    from pop3hub.languages import Catalogue
+    from pop3hub.maildrop import Maildrop, PopMessage
+    from pop3hub.plugins import Plugins
+    from pop3hub.sasl import Mechanism
+    from pop3hub.settings import Settings
+
+
+class State(enum.Enum):
+    """The states of RFC 1939 s3, and what follows them."""
+
+    AUTHORIZATION = "AUTHORIZATION"
+    TRANSACTION = "TRANSACTION"
+    UPDATE = "UPDATE"
+    CLOSED = "CLOSED"
+
+
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """The facts of a TLS connection; `peer_certificate` as `ssl.SSLSocket.getpeercert` returns it."""
+
+    version: str
+    cipher: str
+    peer_certificate: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """Where a connection comes from: an address without brackets, and a port."""
+
+    host: str
+    port: int
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the address is of this machine's loopback."""
+        return self.host.startswith("127.") or self.host == "::1"
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+class Channel(Protocol):
+    """The way to the client, as a session needs it."""
+
+    def send(self, data: bytes) -> None:
+        """Queue octets; they go out in one write with what follows without a wait."""
+
+    async def drain(self) -> None:
+        """Write what is queued, and wait until the client has taken enough of it."""
+
+    async def start_tls(self) -> Tls:
+        """Write what is queued, forget what was received, and do the handshake."""
+
+    def close(self) -> None:
+        """Write what is queued and close."""
+
+    def abort(self) -> None:
+        """Close without writing anything more."""
+
+
+@dataclass(slots=True)
+class Service:
+    """What all sessions of one server share."""
+
+    plugins: Plugins
+    catalogue: Catalogue
+    settings: Settings
+    hasher: Hasher
+    mechanisms: Mapping[str, Mechanism] = field(default_factory=dict)
+    scram_key: bytes = field(default_factory=lambda: secrets.token_bytes(32), repr=False)
+    log: Any = field(default_factory=lambda: structlog.get_logger("pop3hub.session"))
+    _prefix: str = field(default_factory=lambda: secrets.token_hex(5))
+    _numbers: itertools.count[int] = field(default_factory=itertools.count)
+
+    def new_id(self) -> str:
+        """Return a session id that no session of any process had before."""
+        return f"{self._prefix}-{next(self._numbers):x}"
+
+
+@dataclass(slots=True)
+class Figures:
+    """What a session did: counts, octets sent of messages, and when it began (monotonic seconds)."""
+
+    began: float = field(default_factory=time.monotonic)
+    commands: int = 0
+    retrieved: int = 0
+    octets: int = 0
+    deleted: int = 0
+
+
+class Session:
+    """A POP3 session, from the greeting to the release of its maildrop."""
+
+    __slots__ = (
+        "__weakref__",
+        "_lock",
+        "_log",
+        "_response",
+        "bad_commands",
+        "channel",
+        "failed_logins",
+        "fence",
+        "figures",
+        "finishing",
+        "id",
+        "language",
+        "maildrop",
+        "mechanism",
+        "peer",
+        "pending_name",
+        "plain",
+        "plaintext_ok",
+        "reason",
+        "retrieved",
+        "service",
+        "stamp",
+        "starts_tls",
+        "state",
+        "tls",
+        "user",
+        "utf8",
+    )
+
+    def __init__(
+        self,
+        service: Service,
+        channel: Channel,
+        peer: Peer,
+        *,
+        tls: Tls | None = None,
+        starts_tls: bool = False,
+        plaintext_ok: bool | None = None,
+    ) -> None:
+        """Begin in AUTHORIZATION.
+
+        `starts_tls` says that the listener has a certificate for STLS; `plaintext_ok` that passwords
+        may come in clear on this connection, None meaning: as the settings say.
+        """
+        self.service = service
+        self.channel = channel
+        self.peer = peer
+        self.tls = tls
+        self.starts_tls = starts_tls
+        if plaintext_ok is None:
+            plaintext_ok = peer.is_local or service.settings.allow_plaintext
+        self.plaintext_ok = plaintext_ok
+        self.id = service.new_id()
+        self.state = State.AUTHORIZATION
+        self.figures = Figures()
+        self.user: PopUser | None = None
+        self.mechanism = ""
+        self.maildrop: Maildrop = None  # type: ignore[assignment] # there is one in TRANSACTION, and no command asks before
+        self.fence: Any = None
+        self.pending_name: str | None = None
+        self.utf8 = False
+        self.finishing = False
+        self.bad_commands = 0
+        self.failed_logins = 0
+        self.retrieved: set[int] | None = set() if service.settings.expire == 0 else None
+        self.reason = "lost"
+        self.stamp = auth.new_stamp(service.settings.name) if service.settings.apop else ""
+        self._lock: AbstractAsyncContextManager[Any] | None = None
+        self._log: Any = None
+        self._response: asyncio.Future[bytes] | None = None
+        self.reset_language()
+
+    def __repr__(self) -> str:
+        return f"<Session {self.id} {self.peer} {self.state.name}>"
+
+    @property
+    def plugins(self) -> Plugins:
+        """The plugins of the server."""
+        return self.service.plugins
+
+    @property
+    def settings(self) -> Settings:
+        """The policy of the server."""
+        return self.service.settings
+
+    @property
+    def log(self) -> Any:
+        """The session's logger, bound to its id and peer."""
+        if self._log is None:
+            self._log = self.service.log.bind(session=self.id, peer=self.peer.host)
+        return self._log
+
+    @property
+    def takes_surrogates(self) -> bool:
+        """Whether messages with UTF-8 headers are sent as RFC 6858 surrogates."""
+        return not self.utf8 and self.settings.internationalized == "downgrade"
+
+    # Words
+
+    def reset_language(self) -> None:
+        """Go back to the language in which a connection begins, in ASCII (RFC 6856 s3)."""
+        tag = self.plugins.default_language(self)
+        self.language = (self.service.catalogue.find(tag) if tag else None) or (
+            self.service.catalogue.default
+        )
+        self.plain = True
+
+    def text(self, text_id: str, **fields: Any) -> bytes:
+        """Return a text in the session's language, as ASCII until LANG or UTF8 allowed more."""
+        return self.language.text(text_id, ascii=self.plain, **fields)
+
+    def ok(self, text_id: str, **fields: Any) -> None:
+        """Send a positive reply."""
+        self.channel.send(protocol.ok(self.language.text(text_id, ascii=self.plain, **fields)))
+
+    def refuse(self, error: PopError) -> None:
+        """Send the reply of an error."""
+        self.channel.send(protocol.err(self.text(error.text_id, **error.fields), error.code))
+
+    # From the greeting to TRANSACTION
+
+    async def open(self) -> None:
+        """Greet the client (RFC 1939 s4)."""
+        if self.plugins.observes("session_opened"):
+            await self.plugins.session_opened(self)
+        family = "IPv6" if ":" in self.peer.host else "IPv4"
+        greeting = self.text(
+            "greeting", name=self.settings.name, client=f"{family} {self.peer}"
+        ).translate(None, b"<>")
+        if self.stamp:
+            greeting += b" " + self.stamp.encode("ascii")
+        self.channel.send(protocol.ok(greeting))
+
+    async def ask(self, challenge: bytes) -> bytes:
+        """Send a challenge of AUTH, and return the line that the client answers (RFC 5034 s4)."""
+        self.channel.send(b"+ %b\r\n" % challenge)
+        self._response = asyncio.get_running_loop().create_future()
+        try:
+            await self.channel.drain()
+            return await self._response
+        finally:
+            self._response = None
+
+    @property
+    def wants_response(self) -> bool:
+        """Whether the next line answers a challenge and is no command."""
+        return self._response is not None and not self._response.done()
+
+    def respond(self, line: bytes | PopError) -> None:
+        """Hand over the line that answers a challenge, or the error that takes its place."""
+        if self._response is not None and not self._response.done():
+            if isinstance(line, PopError):
+                self._response.set_exception(line)
+            else:
+                self._response.set_result(line)
+
+    async def enter_transaction(self, user: PopUser, mechanism: str) -> None:
+        """Lock and list the maildrop of a user whose credentials were right (RFC 1939 s4).
+
+        Raises MaildropInUse, LoginDelayed and what the plugins raise, with the lock released.
+        """
+        lock = await self.plugins.lock_maildrop(user, self)
+        self.fence = await self.plugins.enter(lock)
+        self._lock = lock
+        try:
+            if await self.plugins.is_in_use(user, self):
+                raise MaildropInUse  # noqa: TRY301 - one way out, and it releases the lock
+            if delay := self.settings.login_delay:
+                since = await self.plugins.since_last_login(user, self)
+                if since < delay:
+                    raise LoginDelayed(delay - since)  # noqa: TRY301
+            if days := self.settings.expire:
+                await self.plugins.expire_messages(user, days, self)
+            self.maildrop = await self.plugins.receive_messages(user, self)
+        except BaseException:
+            await self.release()
+            raise
+        if self.state is State.CLOSED:  # the lease lapsed, or the server closed, meanwhile
+            await self.release()
+            raise TemporaryFailure
+        self.user = user
+        self.mechanism = mechanism
+        self.state = State.TRANSACTION
+        self.log.info(
+            "session.login",
+            user=user.name,
+            mechanism=mechanism,
+            tls=self.tls.version if self.tls else None,
+            messages=len(self.maildrop),
+            octets=self.maildrop.octets(surrogates=False),
+        )
+        if self.plugins.observes("login_succeeded"):
+            await self.plugins.login_succeeded(self)
+
+    # From QUIT or a lost connection to the end
+
+    async def update(self) -> int:
+        """Remove the marked messages; return how many could not be removed (RFC 1939 s6).
+
+        The lock is released whatever happens, and before the client is answered, so that its next
+        login finds the maildrop free. Raises what `delete_messages` raises.
+        """
+        self.state = State.UPDATE
+        self.finishing = True
+        messages = self._to_remove()
+        try:
+            if not messages:
+                return 0
+            removed = await self.plugins.delete_messages(messages, self)
+            self.figures.deleted = removed
+            return max(0, len(messages) - removed)
+        finally:
+            await self.release()
+
+    def _to_remove(self) -> list[PopMessage]:
+        messages = self.maildrop.marked()
+        if self.retrieved:  # EXPIRE 0: what was retrieved counts as deleted (RFC 2449 s6.7)
+            kept = (self.maildrop[n] for n in sorted(self.retrieved - self.maildrop.marks))
+            messages += kept
+        return messages
+
+    async def release(self) -> None:
+        """Release the maildrop lock, if it is held.
+
+        `finishing` tells whoever runs the session that it must not be cancelled now.
+        """
+        lock, self._lock = self._lock, None
+        if lock is not None:
+            self.finishing = True
+            await self.plugins.leave(lock)
+            self.finishing = self.state is State.UPDATE
+
+    def abort(self, reason: str) -> None:
+        """End the session without UPDATE, from a plugin or the server; `reason` is for the log.
+
+        A session that is inside UPDATE already is left to finish.
+        """
+        if self.state in {State.UPDATE, State.CLOSED}:
+            return
+        self.state = State.CLOSED
+        self.reason = reason
+        self.channel.abort()
+
+    async def close(self, reason: str | None = None) -> None:
+        """Release what the session holds, tell the observers, and log its one line."""
+        if reason is not None:
+            self.reason = reason
+        self.state = State.CLOSED
+        await self.release()
+        if self.plugins.observes("session_closed"):
+            await self.plugins.session_closed(self)
+        figures = self.figures
+        self.log.info(
+            "session.closed",
+            reason=self.reason,
+            user=self.user.name if self.user else None,
+            retrieved=figures.retrieved,
+            octets=figures.octets,
+            deleted=figures.deleted,
+            commands=figures.commands,
+            seconds=round(time.monotonic() - figures.began, 3),
+        )

@@ -1,0 +1,132 @@
+"""Conformance checks of a POP3 server from the outside: the table of them, and their run.
+
+`run_checks` is the API: the command `pop3hub check` prints its results, and the suite asserts on
+them. The checks themselves are in the modules named checks_*, by state.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+from pop3hub import checks_authorization, checks_scratch, checks_transaction, checks_wire
+from pop3hub.pop3client import NoReply, Unreachable
+from pop3hub.probe import MUST, Failure, Probe, Remark, Skip
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+
+    from pop3hub.probe import Check, Target
+
+CHECKS: tuple[Check, ...] = (
+    *checks_authorization.CHECKS,
+    *checks_transaction.CHECKS,
+    *checks_scratch.CHECKS,
+    *checks_wire.CHECKS,
+)
+
+OK, FAIL, WARN, SKIP = "ok", "FAIL", "warn", "skip"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """How one check ended. `sent`, `expected` and `came` are empty unless the rule is not held.
+
+    status: "ok", "FAIL" (a MUST), "warn" (anything less) or "skip". seconds: how long it took.
+    """
+
+    name: str
+    status: str
+    rfc: str
+    level: str
+    summary: str
+    note: str = ""
+    sent: str = ""
+    expected: str = ""
+    came: str = ""
+    seconds: float = 0.0
+
+    def as_dict(self) -> dict[str, str | float]:
+        """Return the fields for JSON."""
+        return asdict(self)
+
+
+def run_checks(
+    target: Target,
+    *,
+    only: Collection[str] = (),
+    report: Callable[[Result], None] | None = None,
+) -> list[Result]:
+    """Run the checks, all or those named, and return their results in the table's order.
+
+    `report` is called with each result as it comes. Blocks; every wait is bounded by
+    `target.timeout`. Raises Unreachable if there is no first session at all.
+    """
+    probe = Probe(target)
+    probe.dial()
+    probe.tidy()
+    results = []
+    try:
+        for check in CHECKS:
+            if only and check.name not in only:
+                continue
+            results.append(run(check, probe))
+            if report is not None:
+                report(results[-1])
+        probe.finish()
+    finally:
+        probe.tidy()
+        probe.drop_session()
+    return results
+
+
+def run(check: Check, probe: Probe) -> Result:
+    """Run one check, and leave the probe fit for the next."""
+    start = time.monotonic()
+    status, note, sent, expected, came = OK, "", "", "", ""
+    show = probe.target.show
+    bad = FAIL if check.level == MUST else WARN
+    try:
+        require(check, probe)
+        note = check.function(probe) or ""
+    except Skip as exc:
+        status, note = SKIP, str(exc)
+    except Remark as exc:
+        status, note = WARN, str(exc)
+    except Unreachable as exc:
+        status, note = WARN, f"no further session could be had: {exc}"
+    except Failure as exc:
+        status, sent, expected, came = bad, show(exc.sent), exc.expected, show(exc.came)
+    except NoReply as exc:
+        came = f"{exc}; so far {show(exc.received)}"
+        status, sent, expected = bad, show(exc.sent), "a reply"
+    except OSError as exc:  # a TLS handshake that broke off
+        status, expected, came = bad, "a TLS session", str(exc)
+    if status not in {OK, SKIP}:
+        probe.drop_session()  # it may be out of step
+    probe.tidy()
+    return Result(
+        name=check.name,
+        status=status,
+        rfc=check.rfc,
+        level=check.level,
+        summary=check.summary,
+        note=note,
+        sent=sent,
+        expected=expected,
+        came=came,
+        seconds=round(time.monotonic() - start, 3),
+    )
+
+
+def require(check: Check, probe: Probe) -> None:
+    """Raise Skip if the check cannot run against this target."""
+    if check.scratch and not probe.target.scratch:
+        raise Skip("needs --scratch")
+    if check.login and probe.target.user is None:
+        raise Skip("needs --user")
+    if check.login and probe.login_refused:
+        raise Skip(probe.login_refused)
+    if check.needs is not None and not probe.offers(check.needs):
+        raise Skip(f"{check.needs} is not announced")

@@ -1,0 +1,422 @@
+"""What a conformance check works with: the target, its sessions, and the ways a check can end.
+
+A check is a function over a `Probe`, registered in a `Checks` table with the rule that it is for.
+It returns a note or None when the rule is held, and raises `Failure`, `Remark` or `Skip` otherwise.
+By default nothing is changed on the server: `Probe.mark` is the only place that sends DELE outside
+of the scratch checks, and a session whose marks did not go away is cut off, never ended by QUIT.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import re
+import secrets
+import ssl
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from pop3hub.pop3client import Client, Exchange, NoReply, Reply, Unreachable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+MUST = "MUST"
+SHOULD = "SHOULD"
+MAY = "MAY"
+POLICY = "policy"  # good practice that no RFC asks for
+
+SAMPLE_MESSAGES = 5  # how many messages are retrieved
+SAMPLE_SIZE = 65536  # octets; larger messages are left alone
+LOCK_WAIT = 5.0  # seconds in which the lock of a cut session should be gone
+LOCK_RETRY = 0.2  # seconds
+
+_LISTING = re.compile(rb"([0-9]+) ([0-9]+)")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """The server to check, and what may be done to it.
+
+    security: "plain", "stls" or "tls" (implicit). context: how certificates are verified.
+    user, password: None leaves out what needs a login. timeout: seconds for one reply.
+    scratch: the mailbox may lose mail, and the server may be annoyed.
+    """
+
+    host: str
+    port: int
+    context: ssl.SSLContext = field(default_factory=ssl.create_default_context)
+    security: str = "plain"
+    user: str | None = None
+    password: str | None = field(default=None, repr=False)
+    timeout: float = 10.0
+    scratch: bool = False
+
+    def show(self, octets: bytes, limit: int = 200) -> str:
+        """Return octets as a Python literal, shortened, with the password taken out."""
+        if self.password:
+            raw = self.password.encode()
+            plain = f"\0{self.user}\0{self.password}".encode()
+            for secret in (base64.b64encode(plain), base64.b64encode(raw), raw):
+                octets = octets.replace(secret, b"***")
+        if len(octets) > limit:
+            half = limit // 2
+            return f"{octets[:half]!r}...{octets[-half:]!r} ({len(octets)} octets)"
+        return repr(octets)
+
+
+class Failure(Exception):
+    """The rule is not held."""
+
+    def __init__(self, *, sent: bytes | Reply, expected: str, came: bytes | Reply) -> None:
+        super().__init__(expected)
+        self.sent = sent.sent if isinstance(sent, Reply) else sent
+        self.expected = expected
+        self.came = came.line if isinstance(came, Reply) else came
+
+
+class Remark(Exception):
+    """Nothing that the rule forbids, but something that an administrator wants to know."""
+
+
+class Skip(Exception):
+    """The rule does not apply here, or cannot be looked at."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """A registered check. `needs` is a capability without which it is skipped."""
+
+    name: str
+    rfc: str
+    level: str
+    summary: str
+    function: Callable[[Probe], str | None]
+    login: bool = False
+    scratch: bool = False
+    needs: str | None = None
+
+
+class Checks(list[Check]):
+    """A table of checks in the order in which they run."""
+
+    def add(
+        self,
+        name: str,
+        rfc: str,
+        level: str,
+        *,
+        login: bool = False,
+        scratch: bool = False,
+        needs: str | None = None,
+    ) -> Callable[[Callable[[Probe], str | None]], Callable[[Probe], str | None]]:
+        """Register the decorated function; its docstring's first line is the rule."""
+
+        def register(function: Callable[[Probe], str | None]) -> Callable[[Probe], str | None]:
+            summary = (function.__doc__ or "").partition("\n")[0]
+            self.append(
+                Check(
+                    name=name,
+                    rfc=rfc,
+                    level=level,
+                    summary=summary,
+                    function=function,
+                    login=login or scratch,
+                    scratch=scratch,
+                    needs=needs,
+                )
+            )
+            return function
+
+        return register
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failed:
+    """How the one failed login went; `password` is None when USER was refused already."""
+
+    user: Reply
+    password: Reply | None
+
+
+class Probe:
+    """Sessions with the target, opened when a check wants one and shared where that is safe."""
+
+    def __init__(self, target: Target) -> None:
+        self.target = target
+        self.log: list[Exchange] = []
+        self.login_refused = ""
+        self._clients: list[Client] = []
+        self._shared: Client | None = None
+        self._tables: dict[str, dict[str, str] | None] = {}
+        self._failed: Failed | None = None
+        self._messages: dict[int, Reply] = {}
+
+    # Sessions
+
+    def dial(self) -> Client:
+        """Return a connection as the port has it, whatever its greeting says."""
+        target = self.target
+        client = Client(
+            target.host, target.port, timeout=target.timeout, context=target.context, log=self.log
+        )
+        client.open(tls=target.security == "tls")
+        self._clients.append(client)
+        return client
+
+    def connect(self) -> Client:
+        """Return a connection that was greeted well, before any STLS."""
+        client = self.dial()
+        if client.greeting[:3].upper() != b"+OK":
+            raise Unreachable(f"the server greeted with {client.greeting!r}")
+        return client
+
+    def secure(self) -> Client:
+        """Return a connection in AUTHORIZATION, with TLS if the target says so."""
+        client = self.connect()
+        if self.target.security == "stls":
+            reply = client.ask("STLS")
+            if not reply.ok:
+                raise Unreachable(f"STLS was refused: {self.target.show(reply.line)}")
+            try:
+                client.handshake()
+            except OSError as exc:
+                raise Unreachable(f"the handshake after STLS failed: {exc}") from exc
+        return client
+
+    def login(self) -> Client:
+        """Return a new session in TRANSACTION; a refusal is never followed by another try."""
+        if self.login_refused:
+            raise Skip(self.login_refused)
+        # The lock of a session that was cut off a moment ago may still stand.
+        deadline = time.monotonic() + min(self.target.timeout, LOCK_WAIT)
+        client = self.secure()
+        reply = self.authenticate(client)
+        while reply.code == b"IN-USE" and time.monotonic() < deadline:
+            client.close()
+            time.sleep(LOCK_RETRY)
+            client = self.secure()
+            reply = self.authenticate(client)
+        if not reply.ok:
+            if reply.code not in {b"IN-USE", b"LOGIN-DELAY", b"SYS/TEMP"}:
+                self.login_refused = "the login was refused"
+            raise Skip(f"the login was refused: {self.target.show(reply.line)}")
+        return client
+
+    def authenticate(self, client: Client) -> Reply:
+        """Log in by USER and PASS, or by AUTH PLAIN where only that is announced."""
+        user, password = self.target.user or "", self.target.password or ""
+        listed = self.capabilities()
+        mechanisms = listed.get("SASL", "").upper().split()
+        if listed and "USER" not in listed and "PLAIN" in mechanisms:
+            reply = client.ask("AUTH PLAIN")
+            if reply.line[:1] != b"+" or reply.ok:
+                return reply
+            plain = base64.b64encode(f"\0{user}\0{password}".encode()).decode()
+            return client.ask(plain, shown="***")
+        reply = client.ask(f"USER {user}")
+        return client.ask(f"PASS {password}", shown="PASS ***") if reply.ok else reply
+
+    def session(self) -> Client:
+        """Return the shared session in TRANSACTION, with nothing marked."""
+        if self._shared is None or self._shared.closed:
+            client = self.login()
+            self._clients.remove(client)
+            self._shared = client
+        return self._shared
+
+    def drop_session(self) -> None:
+        """Cut the shared session off: its state is not known any more."""
+        if self._shared is not None:
+            self._shared.close()
+            self._shared = None
+
+    def tidy(self) -> None:
+        """End what the last check opened, without UPDATE: only `finish` sends QUIT after login."""
+        for client in self._clients:
+            client.close()
+        self._clients.clear()
+
+    def finish(self, client: Client | None = None) -> None:
+        """End a session, the shared one if none is given, by RSET and QUIT."""
+        client = client or self._shared
+        if client is None:
+            return
+        with contextlib.suppress(NoReply):
+            if not client.closed and client.ask("RSET").ok:
+                client.ask("QUIT")
+        client.close()
+
+    # Facts
+
+    def capabilities(self, state: str = "secure") -> dict[str, str]:
+        """Return tag to parameters as CAPA has them; empty where it is not implemented.
+
+        state: "clear" before STLS, "secure" before the login, "login" after it.
+        """
+        return self.table(state) or {}
+
+    def table(self, state: str) -> dict[str, str] | None:
+        """Return the capabilities of a state, None where CAPA is not implemented."""
+        if state not in self._tables:
+            if state == "login":
+                reply = self.session().ask("CAPA", multi=True)
+            else:
+                client = self.connect() if state == "clear" else self.secure()
+                reply = client.ask("CAPA", multi=True)
+            self._tables[state] = None if reply.lines is None else capabilities(reply)
+        return self._tables[state]
+
+    def offers(self, tag: str) -> bool:
+        """Tell whether the server has what a capability stands for.
+
+        Where CAPA is not implemented, TOP and UIDL are found out by trying (RFC 2449 s5).
+        """
+        table = self.table("secure")
+        if table is not None:
+            # Announced in any state: that it is not in both is another check's business.
+            return tag in table or (tag in {"TOP", "UIDL"} and tag in self.capabilities("login"))
+        if tag == "UIDL":
+            return self.session().ask("UIDL", multi=True).ok
+        if tag == "TOP":
+            numbers = self.listing()
+            return bool(numbers) and self.session().ask(f"TOP {min(numbers)} 0", multi=True).ok
+        return False
+
+    def failed_login(self) -> Failed:
+        """Try a name that nobody has with a random password: the one failed login of a run."""
+        if self.login_refused:
+            raise Skip("the one failed login was that of the given user")
+        if self._failed is None:
+            listed = self.table("secure")
+            if listed and "USER" not in listed:
+                raise Skip("USER is not announced")
+            client = self.secure()
+            user = client.ask(f"USER no-such-user-{secrets.token_hex(4)}")
+            password = None
+            if user.ok:
+                password = client.ask(f"PASS {secrets.token_hex(8)}", shown="PASS ***")
+            self._failed = Failed(user=user, password=password)
+        return self._failed
+
+    def stat(self, client: Client | None = None) -> tuple[int, int]:
+        """Return STAT's count and octets."""
+        reply = (client or self.session()).ask("STAT")
+        found = _LISTING.match(reply.text)
+        if not reply.ok or not found:
+            raise Failure(sent=reply, expected="+OK nn mm", came=reply)
+        return int(found[1]), int(found[2])
+
+    def listing(self, client: Client | None = None) -> dict[int, int]:
+        """Return LIST as number to size."""
+        reply = (client or self.session()).ask("LIST", multi=True)
+        return {int(n): int(size) for n, size in pairs(reply, _LISTING, "n size")}
+
+    def unique_ids(self, client: Client | None = None) -> dict[int, bytes]:
+        """Return UIDL as number to unique-id; the ids are not judged here."""
+        reply = (client or self.session()).ask("UIDL", multi=True)
+        return {int(n): uid for n, uid in pairs(reply, re.compile(rb"([0-9]+) (.*)"), "n uid")}
+
+    def sample(self) -> list[int]:
+        """Return the numbers of a few small messages."""
+        small = [(size, n) for n, size in self.listing().items() if size <= SAMPLE_SIZE]
+        if not small:
+            raise Skip(f"the maildrop has no message of up to {SAMPLE_SIZE} octets")
+        return sorted(n for _, n in sorted(small)[:SAMPLE_MESSAGES])
+
+    def message(self, number: int) -> Reply | None:
+        """Return RETR's reply, None if the message is refused with [UTF8] (RFC 6856 s5)."""
+        if number not in self._messages:
+            expire = self.capabilities().get("EXPIRE", ""), self.capabilities("login").get("EXPIRE")
+            if "0" in {expire[0].partition(" ")[0], expire[1]} and not self.target.scratch:
+                raise Skip("EXPIRE 0: a retrieved message may be deleted (RFC 2449 s6.7)")
+            reply = self.session().ask(f"RETR {number}", multi=True)
+            if reply.err and reply.code == b"UTF8":
+                return None
+            if not reply.ok:
+                raise Failure(sent=reply, expected="+OK and the message", came=reply)
+            self._messages[number] = reply
+        return self._messages[number]
+
+    def messages(self) -> Iterator[tuple[int, Reply]]:
+        """Yield number and RETR's reply for the sample."""
+        for number in self.sample():
+            reply = self.message(number)
+            if reply is not None:
+                yield number, reply
+
+    @contextlib.contextmanager
+    def mark(self) -> Iterator[tuple[Client, int]]:
+        """Mark one message as deleted in the shared session, and take the mark away afterwards.
+
+        If the mark stays, the session is cut off: QUIT would delete the message.
+        """
+        numbers = self.listing()
+        if not numbers:
+            raise Skip("the maildrop is empty")
+        client, number = self.session(), min(numbers)
+        before = self.stat()
+        reply = client.ask(f"DELE {number}")
+        if not reply.ok:
+            raise Failure(sent=reply, expected="+OK", came=reply)
+        try:
+            yield client, number
+        except BaseException:
+            with contextlib.suppress(NoReply):
+                client.ask("RSET")
+            self.drop_session()
+            raise
+        try:
+            client.ask("RSET")
+            unmarked = self.stat() == before
+        except (NoReply, Failure):
+            unmarked = False
+        if not unmarked:
+            self.drop_session()
+
+    def each(
+        self, commands: Sequence[str], start: Callable[[], Client]
+    ) -> Iterator[tuple[Client, Reply]]:
+        """Yield the reply to each command.
+
+        A server may close after some bad commands: then the next one gets a new connection.
+        """
+        client = start()
+        fresh = True
+        for command in commands:
+            try:
+                reply = client.ask(command)
+            except NoReply as exc:
+                if fresh or not exc.closed:
+                    raise
+                client.close()
+                client = start()
+                reply = client.ask(command)
+            fresh = False
+            yield client, reply
+
+
+def capabilities(reply: Reply) -> dict[str, str]:
+    """Return tag in upper case to parameters."""
+    lines = (line.decode("latin-1").partition(" ") for line in reply.body)
+    return {tag.upper(): parameters for tag, _, parameters in lines}
+
+
+def pairs(reply: Reply, form: re.Pattern[bytes], shape: str) -> list[tuple[bytes, bytes]]:
+    """Return the two fields of each line of a listing."""
+    if reply.lines is None:
+        raise Failure(sent=reply, expected=f"+OK, lines '{shape}' and '.'", came=reply)
+    found = []
+    for line in reply.body:
+        match = form.match(line)
+        if match is None:
+            raise Failure(sent=reply, expected=f"lines of the form '{shape}'", came=line)
+        found.append((match[1], match[2]))
+    return found
+
+
+def refuse(reply: Reply, why: str) -> None:
+    """Raise unless the reply is negative."""
+    if not reply.err:
+        raise Failure(sent=reply, expected=f"-ERR: {why}", came=reply)

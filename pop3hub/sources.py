@@ -1,0 +1,241 @@
+"""Mail that lies in files: folders of .eml files, Maildirs and mboxes, read and never changed.
+
+The memory backend serves from them and `pop3hub import` takes mail over from them. Formats are read
+with the standard library's `mailbox`; what other servers noted about unique-ids is read here, so
+that a client which moves with its mail downloads nothing twice.
+"""
+
+from __future__ import annotations
+
+import mailbox
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+CHUNK = 64 * 1024
+"""Octets that `Found.chunks` reads at a time."""
+HEADER_LIMIT = 64 * 1024
+"""Octets at the start of a message in which an X-UIDL field is looked for."""
+
+_FROM = b"From "  # the line in front of each message of an mbox
+_FROM_LIMIT = 4096
+_UNIQUE_ID = re.compile(r"[!-~]{1,70}")  # RFC 1939 s7
+_X_UIDL = re.compile(rb"^X-UIDL:[ \t]*([!-~]{1,70})[ \t]*\r?$", re.IGNORECASE | re.MULTILINE)
+_HEADER_END = re.compile(rb"^\r?\n", re.MULTILINE)
+_UIDLIST_LINE = re.compile(r"([0-9]{1,10}) (?:([A-Z].*?) )?:(.+)")
+_DELIVERED = re.compile(r"([0-9]{1,12})\.(?:[^,]*?M([0-9]{1,6}))?")
+_PACKED = {
+    b"\x1f\x8b": "gzip",
+    b"BZh": "bzip2",
+    b"\xfd7zXZ\x00": "xz",
+    b"\x28\xb5\x2f\xfd": "zstd",
+    b"Dovecot-LZ4": "LZ4",
+    b"CRYPTED\x03\x07": "Dovecot's mail_crypt",
+}
+
+
+class _File(Protocol):
+    """What `open` and `mailbox` return have in common."""
+
+    def read(self, size: int, /) -> bytes: ...
+    def seek(self, offset: int, whence: int = 0, /) -> int | None: ...
+    def tell(self) -> int: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A message in a file; it can be read until the next one is asked for.
+
+    origin: the file, and the message's number where it holds several; for people.
+    octets: as it lies in the file, for a progress bar.
+    uid: the unique-id that another server gave it, or None.
+    """
+
+    origin: str
+    octets: int
+    uid: str | None
+    _file: _File = field(repr=False)
+
+    def chunks(self) -> Iterator[bytes]:
+        """Yield the message's octets, line ends as they are; once."""
+        while chunk := self._file.read(CHUNK):
+            yield chunk
+
+    def contents(self) -> bytes:
+        """Return the message's octets, line ends as they are; once."""
+        return b"".join(self.chunks())
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """What looked like mail and can't be taken, with the reason; both for people."""
+
+    origin: str
+    reason: str
+
+
+def find(path: Path, *, uidls: bool = False) -> Iterator[Found | Refused]:
+    """Yield the messages of a file or folder, oldest first, and what can't be taken.
+
+    A folder is a Maildir, or holds .eml files, mboxes and Maildirs, in the order of their names.
+    `uidls` looks for the unique-ids that Dovecot (`dovecot-uidlist`) or an X-UIDL field gave.
+    """
+    try:
+        if is_maildir(path):
+            yield from _maildir(path, uidls=uidls)
+        elif path.is_dir():
+            for entry in sorted(path.iterdir(), key=_natural):
+                if not entry.name.startswith("."):
+                    yield from _entry(entry, uidls=uidls)
+        else:
+            yield from _file(path, uidls=uidls)
+    except OSError as exc:
+        yield _unreadable(path, exc)
+
+
+def octets(path: Path) -> int:
+    """Return how many octets `find` has before it: what a progress bar counts up to."""
+    files = path.rglob("*") if path.is_dir() else (path,)
+    return sum(file.stat().st_size for file in files if file.is_file())
+
+
+def is_maildir(path: Path) -> bool:
+    """Return whether a folder is a Maildir."""
+    return (path / "cur").is_dir() and (path / "new").is_dir()
+
+
+def _natural(path: Path) -> list[tuple[int, str]]:
+    """Return a sort key by which 2.eml stands before 10.eml."""
+    parts = re.split(r"([0-9]+)", path.name)
+    return [(int(part), "") if part.isdecimal() else (0, part) for part in parts]
+
+
+def _unreadable(path: Path, exc: OSError) -> Refused:
+    return Refused(str(path), exc.strerror or str(exc))
+
+
+def _entry(path: Path, *, uidls: bool) -> Iterator[Found | Refused]:
+    try:
+        if is_maildir(path):
+            yield from _maildir(path, uidls=uidls)
+        elif path.is_file():
+            yield from _file(path, uidls=uidls, wanted=path.suffix == ".eml")
+        else:
+            yield Refused(str(path), "neither a .eml file nor an mbox nor a Maildir")
+    except OSError as exc:  # the entries after it are still to be had
+        yield _unreadable(path, exc)
+
+
+def _file(path: Path, *, uidls: bool, wanted: bool = True) -> Iterator[Found | Refused]:
+    """Yield from an mbox or a single message; only from an mbox unless a message is `wanted`."""
+    with path.open("rb") as file:
+        is_mbox = file.read(len(_FROM)) == _FROM and path.suffix != ".eml"
+        if not is_mbox and wanted:
+            file.seek(0)
+            yield _message(str(path), file, uidls=uidls)
+    if is_mbox:
+        yield from _mbox(path, uidls=uidls)
+    elif not wanted:
+        yield Refused(str(path), "neither a .eml file nor an mbox nor a Maildir")
+
+
+def _mbox(path: Path, *, uidls: bool) -> Iterator[Found | Refused]:
+    # mailbox wants the file writable if it can be; it writes nothing that isn't asked for.
+    box = mailbox.mbox(path, create=False)
+    try:
+        for number, key in enumerate(box.iterkeys(), 1):
+            yield _message(f"{path}, message {number}", box.get_file(key), uidls=uidls)
+    finally:
+        box.close()
+
+
+def _message(origin: str, file: _File, *, uidls: bool, uid: str | None = None) -> Found | Refused:
+    """Return the message that lies between the file's position and its end."""
+    size = file.seek(0, 2) or file.tell()  # mailbox's files return None
+    file.seek(0)
+    head = file.read(HEADER_LIMIT if uidls else _FROM_LIMIT)
+    for magic, packer in _PACKED.items():
+        if head.startswith(magic):
+            return Refused(origin, f"packed or encrypted ({packer}): unpack it first")
+    start = 0
+    if head.startswith(_FROM):
+        start = head.find(b"\n", 0, _FROM_LIMIT) + 1
+    if uidls and uid is None:
+        uid = _x_uidl(head[start:])
+    file.seek(start)
+    return Found(origin, size - start, uid, file)
+
+
+def _x_uidl(head: bytes) -> str | None:
+    end = _HEADER_END.search(head)
+    match = _X_UIDL.search(head[: end.start()] if end else head)
+    return match[1].decode("ascii") if match else None
+
+
+# Maildirs
+
+
+def _maildir(path: Path, *, uidls: bool) -> Iterator[Found | Refused]:
+    box = mailbox.Maildir(path, factory=None, create=False)
+    known = dovecot_uidls(path) if uidls else {}
+    order = {base: number for number, base in enumerate(known)}
+    bases = [base for base in box.iterkeys() if not base.startswith(".")]
+    bases.sort(key=lambda base: (order.get(base, len(order)), delivered(base)))
+    for base in bases:
+        origin = str(path / base)
+        try:
+            file = box.get_file(base)
+        except (KeyError, OSError):
+            yield Refused(origin, "gone, or not readable")
+            continue
+        try:
+            yield _message(origin, file, uidls=uidls, uid=known.get(base))
+        finally:
+            file.close()
+    for folder in sorted(path.glob(".*")):
+        if is_maildir(folder):
+            yield Refused(str(folder), "a folder below the inbox: POP3 has one maildrop")
+
+
+def delivered(base: str) -> tuple[int, int, str]:
+    """Return a sort key by the time of delivery that stands in a Maildir file's base name."""
+    match = _DELIVERED.match(base)
+    if match is None:
+        return (0, 0, base)
+    return (int(match[1]), int(match[2] or 0), base)
+
+
+def dovecot_uidls(maildir: Path) -> dict[str, str]:
+    """Return the unique-ids that Dovecot's POP3 shows, by base name, in Dovecot's order.
+
+    Read from `dovecot-uidlist`, version 3. A message is shown as `uid` and `uidvalidity`, eight
+    lower-case hexadecimal digits each (Dovecot's default `pop3_uidl_format`), unless the list has
+    one of its own for it (`P`, of a migration; empty: the base name); `O` puts it first. Nothing
+    raises: lines that can't be read, and ids that POP3 doesn't allow, are passed over.
+    """
+    try:
+        text = (maildir / "dovecot-uidlist").read_text("utf-8", "surrogateescape")
+    except OSError:
+        return {}
+    header, _, body = text.partition("\n")
+    validity = next((f[1:] for f in header.split()[1:] if re.fullmatch("V[0-9]{1,10}", f)), None)
+    if not header.startswith("3 ") or validity is None:
+        return {}
+    shown: dict[str, tuple[tuple[bool, int, int], str]] = {}
+    for line in body.split("\n"):
+        match = _UIDLIST_LINE.fullmatch(line)
+        if match is None:
+            continue
+        uid = int(match[1])
+        base = match[3].partition(":")[0]
+        fields = {word[0]: word[1:] for word in (match[2] or "").split(" ") if word}
+        uidl = fields.get("P", f"{uid:08x}{int(validity):08x}") or base
+        place = fields.get("O", "")
+        first = place.isdecimal() and place.isascii()
+        if _UNIQUE_ID.fullmatch(uidl):
+            shown[base] = ((not first, int(place) if first else 0, uid), uidl)
+    return {base: uidl for base, (_, uidl) in sorted(shown.items(), key=lambda item: item[1][0])}

@@ -1,0 +1,198 @@
+"""Mail in files: what is read, in which order, under which unique-id, and what is refused."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pop3hub.sources import Found, Refused, dovecot_uidls, find, octets
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+UIDLIST = """3 V1795414657 N6 G9b2ed40081da036ba72d000083ecc375
+1 W19 Pold-1 :1700000001.M1P1.host
+2 W19 P :1700000002.M2P1.host,S=19:2,S
+3 :1700000003.M3P1.host
+4 W23 O1 :1700000004.M4P1.host
+"""
+
+
+def read(path: Path, *, uidls: bool = False) -> list[bytes]:
+    return [found.contents() for found in find(path, uidls=uidls) if isinstance(found, Found)]
+
+
+def uids(path: Path) -> list[str | None]:
+    return [found.uid for found in find(path, uidls=True) if isinstance(found, Found)]
+
+
+def refused(path: Path) -> list[tuple[str, str]]:
+    return [(f.origin, f.reason) for f in find(path) if isinstance(f, Refused)]
+
+
+@pytest.fixture
+def maildir(tmp_path):
+    for name in ("cur", "new", "tmp"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "new" / "1700000003.M3P1.host").write_bytes(b"Subject: 3\n\n")
+    (tmp_path / "cur" / "1700000001.M1P1.host:2,S").write_bytes(b"Subject: 1\n\n")
+    (tmp_path / "cur" / "1700000002.M20P1.host,S=12:2,").write_bytes(b"Subject: 2\n\n")
+    (tmp_path / "cur" / "1700000002.M3P1.host:2,").write_bytes(b"Subject: 1b\n\n")
+    (tmp_path / "tmp" / "1700000004.M4P1.host").write_bytes(b"half a mess")
+    return tmp_path
+
+
+def test_eml_files_of_a_folder_come_in_the_order_of_their_numbers(tmp_path):
+    for number in (10, 2, 1):
+        (tmp_path / f"{number}.eml").write_bytes(b"Subject: %d\r\n\r\n" % number)
+    (tmp_path / ".hidden.eml").write_bytes(b"no")
+
+    assert [b"Subject: 1\r\n\r\n", b"Subject: 2\r\n\r\n", b"Subject: 10\r\n\r\n"] == read(tmp_path)
+
+
+def test_octets_are_read_as_they_lie_there(tmp_path):
+    contents = b"Subject: \xff\n\n.dot\r\nlone\rcr and no line end"
+    (tmp_path / "1.eml").write_bytes(contents)
+
+    assert [contents] == read(tmp_path)
+    assert [contents] == read(tmp_path / "1.eml")
+
+
+def test_the_from_line_of_an_mbox_is_taken_off_a_single_message(tmp_path):
+    (tmp_path / "1.eml").write_bytes(b"From luke@test.com Mon Mar 21 09:55:42 2022\nSubject: x\n\n")
+
+    assert [b"Subject: x\n\n"] == read(tmp_path / "1.eml")
+
+
+def test_an_mbox_is_told_by_its_first_line(tmp_path):
+    (tmp_path / "luke").write_bytes(
+        b"From a@b Mon Mar 21 09:55:42 2022\nSubject: 1\n\none\n\n"
+        b"From a@b Mon Mar 21 09:55:43 2022\nX-UIDL: abc\nSubject: 2\n\n>From me\n"
+    )
+
+    assert [
+        b"Subject: 1\n\none\n",
+        b"X-UIDL: abc\nSubject: 2\n\n>From me\n",
+    ] == read(tmp_path)
+    assert [None, "abc"] == uids(tmp_path / "luke")
+
+
+def test_reading_an_mbox_leaves_it_as_it_was(tmp_path):
+    path = tmp_path / "mbox"
+    path.write_bytes(b"From a@b Mon Mar 21 09:55:42 2022\nSubject: 1\n\none")
+    before = path.read_bytes(), path.stat().st_mtime_ns
+
+    read(tmp_path, uidls=True)
+
+    assert before == (path.read_bytes(), path.stat().st_mtime_ns)
+    assert [path] == list(tmp_path.iterdir())
+
+
+def test_a_maildir_is_read_by_time_of_delivery_and_left_alone(maildir):
+    before = sorted(maildir.rglob("*"))
+
+    expected = [b"Subject: 1\n\n", b"Subject: 1b\n\n", b"Subject: 2\n\n", b"Subject: 3\n\n"]
+    assert expected == read(maildir)
+    assert before == sorted(maildir.rglob("*"))
+
+
+def test_a_users_folder_may_hold_a_maildir_and_an_mbox(maildir, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("luke")
+    maildir.rename(folder / "Maildir")
+    (folder / "old.mbox").write_bytes(b"From a@b Mon Mar 21 09:55:42 2022\nSubject: 0\n\n\n")
+
+    assert [b"Subject: 1\n\n", b"Subject: 0\n\n"] == [read(folder)[0], read(folder)[-1]]
+
+
+def test_dovecots_unique_ids_are_those_its_pop3_shows(maildir):
+    """As Dovecot 2.3.19 answers UIDL: its format, P, an empty P and O each."""
+    (maildir / "dovecot-uidlist").write_text(UIDLIST)
+
+    assert {
+        "1700000004.M4P1.host": "000000046b03da81",
+        "1700000001.M1P1.host": "old-1",
+        "1700000002.M2P1.host,S=19": "1700000002.M2P1.host,S=19",
+        "1700000003.M3P1.host": "000000036b03da81",
+    } == dovecot_uidls(maildir)
+
+
+def test_messages_come_in_dovecots_order_and_unknown_ones_after_them(maildir):
+    (maildir / "dovecot-uidlist").write_text(
+        "3 V1795414657 N3\n1 :1700000003.M3P1.host\n2 :1700000001.M1P1.host\n"
+    )
+
+    assert ["000000016b03da81", "000000026b03da81", None, None] == uids(maildir)
+    assert [b"Subject: 3\n\n", b"Subject: 1\n\n"] == read(maildir, uidls=True)[:2]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        b"",
+        b"3\n",
+        b"3 N5 V\n1 :a\n",
+        b"3 V99999999999999 N1\n1 :a\n",
+        b"1 1795414657 5\n1 a\n",
+        b"\xff\xfe\x00",
+    ],
+)
+def test_a_damaged_uidlist_gives_no_unique_ids(maildir, damage):
+    (maildir / "dovecot-uidlist").write_bytes(damage)
+
+    assert {} == dovecot_uidls(maildir)
+
+
+def test_damaged_lines_of_a_uidlist_are_passed_over(maildir):
+    (maildir / "dovecot-uidlist").write_bytes(
+        b"3 V1 N5\nrubbish\n1\n2 :\n3 P\x01bad :x\n4 Phas\xffbad :y\n5 :\xff.name\n6 :1.good\n"
+    )
+
+    assert {os.fsdecode(b"\xff.name"): "0000000500000001", "1.good": "0000000600000001"} == (
+        dovecot_uidls(maildir)
+    )
+
+
+def test_an_x_uidl_is_looked_for_in_the_header_only(tmp_path):
+    (tmp_path / "1.eml").write_bytes(b"Subject: x\r\n\r\nX-UIDL: body\r\n")
+    (tmp_path / "2.eml").write_bytes(b"x-uidl:\t12ab!~ \r\nSubject: x\r\n\r\n")
+    (tmp_path / "3.eml").write_bytes(b"X-UIDL: " + b"a" * 71 + b"\n\n")
+
+    assert [None, "12ab!~", None] == uids(tmp_path)
+
+
+def test_what_is_no_mail_is_refused_with_the_reason(maildir):
+    (maildir / ".Sent" / "cur").mkdir(parents=True)
+    (maildir / ".Sent" / "new").mkdir()
+    (maildir / "cur" / "1700000009.M1P1.host:2,Z").write_bytes(b"\x1f\x8b\x08rest")
+
+    assert [
+        (
+            str(maildir / "1700000009.M1P1.host"),
+            "packed or encrypted (gzip): unpack it first",
+        ),
+        (str(maildir / ".Sent"), "a folder below the inbox: POP3 has one maildrop"),
+    ] == refused(maildir)
+
+
+def test_one_refused_entry_hinders_no_other(tmp_path):
+    (tmp_path / "1.txt").write_bytes(b"Dear diary")
+    (tmp_path / "2").mkdir()
+    (tmp_path / "3.eml").symlink_to(tmp_path / "missing")
+    (tmp_path / "4.eml").write_bytes(b"Subject: x\n\n")
+    reason = "neither a .eml file nor an mbox nor a Maildir"
+
+    assert [(str(tmp_path / name), reason) for name in ("1.txt", "2", "3.eml")] == refused(tmp_path)
+    assert [b"Subject: x\n\n"] == read(tmp_path)
+
+
+def test_a_path_that_is_not_there_is_refused(tmp_path):
+    assert [(str(tmp_path / "no"), "No such file or directory")] == refused(tmp_path / "no")
+    assert 0 == octets(tmp_path / "no")
+
+
+def test_octets_add_up_to_what_is_found(maildir):
+    found = [f for f in find(maildir) if isinstance(f, Found)]
+
+    assert sum(f.octets for f in found) + len(b"half a mess") == octets(maildir)

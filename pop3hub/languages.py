@@ -197,24 +197,23 @@ class Language:
         be sent is "?". A field that is not given is "?" too, and an id that the catalogue doesn't
         have stands for itself, so that a plugin's error can bring its own sentence.
         """
-        found = self.compiled[ascii].get(text_id, text_id)
+        found = self.compiled[ascii].get(text_id)
         if isinstance(found, bytes):
             return found if len(found) <= limit else _cut(found, limit)
-        if isinstance(found, str):
-            text = found
-        else:
+        text = text_id
+        if found:
             try:
                 text = found(fields)
             except KeyError:
                 text = found(defaultdict(lambda: "?", fields))
         if ascii and not text.isascii():
-            text = _spell_in_ascii(text)
+            text = _spell_in_ascii(text).encode("ascii", "replace").decode()
         if not text.isprintable():
             text = _CONTROLS.sub("?", text)
         if text.startswith(("[", " ")):
             # RFC 2449 s8: a text that begins with "[" is a response code.
             text = f"- {text.lstrip()}"
-        octets = text.encode("ascii" if ascii else "utf-8", "replace")
+        octets = text.encode()
         return octets if len(octets) <= limit else _cut(octets, limit)
 
 
@@ -249,10 +248,8 @@ def check_file(path: Path, reference: Language | None) -> Report:
         data = tomllib.loads(path.read_bytes().decode())
     except OSError as exc:
         return Report(path, (f"can't be read: {exc.strerror}",), (), None)
-    except UnicodeDecodeError:
-        return Report(path, ("is not UTF-8: save it in that encoding",), (), None)
-    except tomllib.TOMLDecodeError as exc:
-        return Report(path, (f"is not TOML: {exc}",), (), None)
+    except ValueError as exc:
+        return Report(path, (f"is not TOML in UTF-8: {exc}",), (), None)
 
     errors = _head_errors(path, data)
     rules, categories = _read_rules(data.get("plural", {}), errors)

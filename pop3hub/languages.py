@@ -446,7 +446,7 @@ class Catalogue:
         """
         shipped = _shipped()
         reference = _language(check_file(shipped / "en.toml", None))
-        languages = {reference.tag: reference}
+        languages: dict[str, Language] = {}
         for directory in (shipped, *directories):
             paths = sorted(directory.glob("*.toml"))
             if not paths:
@@ -454,9 +454,8 @@ class Catalogue:
                     f"{directory} has no language files: give a directory that holds TAG.toml"
                 )
             for path in paths:
-                if path != shipped / "en.toml":
-                    language = _language(check_file(path, reference))
-                    languages[language.tag] = language
+                language = _language(check_file(path, reference))
+                languages[language.tag] = language
         return cls(reference, languages.values(), default=default)
 
     def find(self, language_range: str) -> Language | None:

@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     from pop3hub.auth import PopUser
     from pop3hub.session import Session
 
+# The standard library takes `AAAA=` too, even when it is told to be strict.
+_RESPONSE = re.compile(rb"(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?")
 # saslname, authzid, nonce and extensions of RFC 5802 s7; `m=`, which must be refused, fits nowhere.
 _SASLNAME = r"(?:[^,=\0]|=2C|=3D)+"
 _NONCE = r"[!-+\--~]+"
@@ -177,10 +179,10 @@ def decode_response(line: bytes) -> bytes:
 
     Spaces at the end are passed over. Raises CommandError for what is not exactly base64.
     """
-    try:
-        return base64.b64decode(line.rstrip(b" \t\r"), validate=True)
-    except ValueError:
-        raise CommandError("base64-invalid") from None
+    line = line.rstrip(b" \t\r")
+    if not _RESPONSE.fullmatch(line):
+        raise CommandError("base64-invalid")
+    return base64.b64decode(line)
 
 
 def _text(response: bytes) -> str:

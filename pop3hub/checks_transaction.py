@@ -10,7 +10,7 @@ from pop3hub.probe import MAY, MUST, SHOULD, Checks, Failure, Probe, Remark, Ski
 
 CHECKS = Checks()
 
-_STAT = re.compile(rb"\+OK [0-9]+ [0-9]+(.*)\r?\n")
+_STAT = re.compile(rb"\+OK [0-9]+ [0-9]+([^\r\n]*)\r?\n")
 _UID = re.compile(rb"[\x21-\x7e]{1,70}")
 
 # May differ or be missing after the login, by their own definitions.

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pluggy
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
     from pathlib import Path
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from pop3hub.auth import PopUser
     from pop3hub.maildrop import PopMessage
-    from pop3hub.sasl import Exchange
+    from pop3hub.sasl import Mechanism
     from pop3hub.server import PopServer
     from pop3hub.session import Session
 
@@ -253,10 +253,11 @@ def register_languages() -> Iterable[Path]:
 
 
 @hookspec
-def register_sasl_mechanisms() -> Mapping[str, Callable[[Exchange], Awaitable[PopUser]]]:
-    """Return SASL mechanisms by name, to be offered by AUTH beside pop3hub's own (RFC 5034).
+def register_sasl_mechanisms() -> Iterable[Mechanism]:
+    """Return SASL mechanisms, to be offered by AUTH beside or instead of pop3hub's own (RFC 5034).
 
-    A mechanism is `async def mechanism(exchange) -> PopUser`; it raises AuthenticationFailed.
+    `Mechanism(name, function)` holds an `async def function(exchange) -> PopUser`, which raises
+    AuthenticationFailed; `plaintext=True` offers it under TLS only.
     """
 
 

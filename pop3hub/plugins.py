@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     import click
 
     from pop3hub.auth import PopUser
-    from pop3hub.sasl import Exchange
+    from pop3hub.sasl import Mechanism
     from pop3hub.server import PopServer
     from pop3hub.session import Session
 
@@ -355,9 +355,7 @@ class Plugins:
             for start in range(0, len(found), PAGE):
                 listing.add(found[start : start + PAGE])
                 await asyncio.sleep(0)
-        return Maildrop(
-            listing.messages, replaced=listing.replaced, surrogates=listing.surrogates
-        )
+        return Maildrop(listing.messages, replaced=listing.replaced, surrogates=listing.surrogates)
 
     async def _next(self, hook: str, pages: AsyncIterator[Any]) -> Any:
         try:
@@ -517,14 +515,10 @@ class Plugins:
         """Return the directories of language files that plugins bring."""
         return [path for _, paths in self._gather("register_languages") for path in paths or ()]
 
-    def mechanisms(self) -> dict[str, Callable[[Exchange], Awaitable[PopUser]]]:
-        """Return the SASL mechanisms that plugins bring, by name in upper case."""
+    def mechanisms(self) -> dict[str, Mechanism]:
+        """Return the SASL mechanisms that plugins bring, by name."""
         found = self._gather("register_sasl_mechanisms")
-        return {
-            name.upper(): function
-            for _, mechanisms in found
-            for name, function in (mechanisms or {}).items()
-        }
+        return {each.name: each for _, mechanisms in found for each in mechanisms or ()}
 
     # The store
 

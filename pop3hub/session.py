@@ -17,7 +17,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 import structlog
 
 from pop3hub import auth, protocol
-from pop3hub.errors import LoginDelayed, MaildropInUse, PopError, TemporaryFailure
+from pop3hub.errors import (
+    AuthenticationFailed,
+    LoginDelayed,
+    MaildropInUse,
+    PopError,
+    TemporaryFailure,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -93,7 +99,7 @@ class Service:
     settings: Settings
     hasher: Hasher
     mechanisms: Mapping[str, Mechanism] = field(default_factory=dict)
-    scram_key: bytes = field(default_factory=lambda: secrets.token_bytes(32), repr=False)
+    salt_key: bytes = field(default_factory=lambda: secrets.token_bytes(32), repr=False)
     log: Any = field(default_factory=lambda: structlog.get_logger("pop3hub.session"))
     _prefix: str = field(default_factory=lambda: secrets.token_hex(5))
     _numbers: itertools.count[int] = field(default_factory=itertools.count)
@@ -128,6 +134,7 @@ class Session:
         "fence",
         "figures",
         "finishing",
+        "heard",
         "id",
         "language",
         "maildrop",
@@ -180,6 +187,7 @@ class Session:
         self.pending_name: str | None = None
         self.utf8 = False
         self.finishing = False
+        self.heard = 0.0
         self.bad_commands = 0
         self.failed_logins = 0
         self.retrieved: set[int] | None = set() if service.settings.expire == 0 else None
@@ -239,10 +247,8 @@ class Session:
 
     # From the greeting to TRANSACTION
 
-    async def open(self) -> None:
-        """Greet the client (RFC 1939 s4)."""
-        if self.plugins.observes("session_opened"):
-            await self.plugins.session_opened(self)
+    def greet(self) -> None:
+        """Send the greeting (RFC 1939 s4); with APOP, the only `<` in it begins the stamp."""
         family = "IPv6" if ":" in self.peer.host else "IPv4"
         greeting = self.text(
             "greeting", name=self.settings.name, client=f"{family} {self.peer}"
@@ -260,6 +266,7 @@ class Session:
             return await self._response
         finally:
             self._response = None
+            self.heard = asyncio.get_running_loop().time()
 
     @property
     def wants_response(self) -> bool:
@@ -273,6 +280,27 @@ class Session:
                 self._response.set_exception(line)
             else:
                 self._response.set_result(line)
+
+    async def get_user(self, name: str) -> PopUser | None:
+        """Return the user of a name that a client gave, or None."""
+        return await self.plugins.get_user(name, self)
+
+    async def compare_password(self, raw: str, user: PopUser | None) -> bool:
+        """Return whether the password is the user's; for nobody's, False after the same work."""
+        if user is None or user.password is None:
+            return await self.service.hasher.check_dummy(raw)
+        return await self.plugins.compare_password(raw, user, self)
+
+    async def verify_token(self, name: str, token: str) -> PopUser | None:
+        """Return the user whom a bearer token stands for, or None."""
+        return await self.plugins.verify_token(name, token, self)
+
+    async def check_password(self, name: str, raw: str) -> PopUser:
+        """Return the user whose name and password these are. Raises AuthenticationFailed."""
+        user = await self.get_user(auth.prepare_name(name))
+        if not await self.compare_password(raw, user) or user is None:
+            raise AuthenticationFailed
+        return user
 
     async def enter_transaction(self, user: PopUser, mechanism: str) -> None:
         """Lock and list the maildrop of a user whose credentials were right (RFC 1939 s4).
@@ -349,6 +377,12 @@ class Session:
             self.finishing = True
             await self.plugins.leave(lock)
             self.finishing = self.state is State.UPDATE
+
+    def end(self, reason: str) -> None:
+        """Close the connection once what was sent is written; `reason` is for the log."""
+        self.state = State.CLOSED
+        self.reason = reason
+        self.channel.close()
 
     def abort(self, reason: str) -> None:
         """End the session without UPDATE, from a plugin or the server; `reason` is for the log.

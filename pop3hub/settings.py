@@ -50,6 +50,10 @@ class Settings:
     """Offer APOP, which needs users with a `secret` (RFC 1939 s7)."""
     cram_md5: bool = False
     """Offer AUTH CRAM-MD5, which needs one too (RFC 2195)."""
+    scram: bool | None = None
+    """Offer SCRAM, which needs users with SCRAM keys; None: where the backend says it keeps them."""
+    salt_key: bytes = field(default=b"", repr=False)
+    """A secret that all nodes share, for the SCRAM salts of unknown users; empty: this machine's."""
     allow_plaintext: bool = False
     """Take clear-text passwords without TLS from anywhere, not only over loopback."""
     failure_delay: float = 2.0

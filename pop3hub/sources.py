@@ -72,10 +72,11 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """What looked like mail and can't be taken, with the reason; both for people."""
+    """What can't be taken, with the reason; `readable` is False where the system refused it."""
 
     origin: str
     reason: str
+    readable: bool = True
 
 
 def find(path: Path, *, uidls: bool = False) -> Iterator[Found | Refused]:
@@ -115,7 +116,7 @@ def _natural(path: Path) -> list[tuple[int, str]]:
 
 
 def _unreadable(path: Path, exc: OSError) -> Refused:
-    return Refused(str(path), exc.strerror or str(exc))
+    return Refused(str(path), exc.strerror or str(exc), readable=False)
 
 
 def _entry(path: Path, *, uidls: bool) -> Iterator[Found | Refused]:
@@ -190,7 +191,7 @@ def _maildir(path: Path, *, uidls: bool) -> Iterator[Found | Refused]:
         try:
             file = box.get_file(base)
         except (KeyError, OSError):
-            yield Refused(origin, "gone, or not readable")
+            yield Refused(origin, "gone, or not readable", readable=False)
             continue
         try:
             yield _message(origin, file, uidls=uidls, uid=known.get(base))

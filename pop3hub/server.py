@@ -1,0 +1,368 @@
+"""The server: listeners, the sessions they bring, limits, and the order of start and stop.
+
+`PopServer` runs in anybody's event loop. It reads no files but certificates and languages, and knows
+nothing of a command line.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import ipaddress
+import secrets
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import structlog
+
+from pop3hub import discovery, listeners, protocol, sasl
+from pop3hub.auth import Hasher, PasswordCache
+from pop3hub.callbacks import ADAPTERS, callbacks_plugin
+from pop3hub.connection import Connection
+from pop3hub.defaults import Defaults
+from pop3hub.errors import ConfigurationError
+from pop3hub.languages import Catalogue
+from pop3hub.listeners import Listener
+from pop3hub.plugins import Plugins
+from pop3hub.session import Service
+from pop3hub.settings import Settings
+from pop3hub.tls import Certificates
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+
+    from pop3hub.session import Peer
+
+DEFAULT_LISTEN = "pop3://127.0.0.1:1110"
+BACKLOG = 1024
+
+
+@dataclass(slots=True)
+class Stats:
+    """What a server has done and is doing; plain counters."""
+
+    connections: int = 0
+    refused: int = 0
+    sessions: int = 0
+    logins: int = 0
+    failed_logins: int = 0
+    commands: int = 0
+    retrieved: int = 0
+    octets: int = 0
+    deleted: int = 0
+
+
+@dataclass(slots=True)
+class Port:
+    """A listener that is open: its sockets and its TLS context."""
+
+    listener: Listener
+    certificates: Certificates | None = None
+    server: asyncio.Server | None = None
+
+    @property
+    def context(self) -> ssl.SSLContext | None:
+        """The TLS context of this listener, if it has a certificate."""
+        return self.certificates.context if self.certificates else None
+
+    @property
+    def starts_tls(self) -> bool:
+        """Whether STLS can be had here."""
+        return self.certificates is not None and not self.listener.implicit_tls
+
+
+class PopServer:
+    """A POP3 and POP3S server over one mail store.
+
+    The store is given in one of three ways: callbacks with the names of the hooks (`get_user`,
+    `receive_messages` and `delete_messages` at least), a backend object with hookimpls, or the name
+    of an installed backend, with `options` for it. `plugins` are extension objects; those that are
+    installed take part where the backend is given by name, but for `blocked_plugins`.
+
+    listen: URLs as in listeners.py; port 0 asks for any free one, `addresses` tells which.
+    tls_cert, tls_key: PEM files, or several; without a key, it is in the certificate's file.
+    default_language: the tag in which connections begin; `language_directories` hold more languages.
+    settings: the fields of `Settings`, such as `apop=True`, and `limits`.
+
+    Raises ConfigurationError for what can't work, here or in `start`.
+    """
+
+    def __init__(
+        self,
+        *,
+        backend: object | str | None = None,
+        plugins: Iterable[object] = (),
+        blocked_plugins: Sequence[str] = (),
+        options: Mapping[str, Any] | None = None,
+        listen: str | Sequence[str] = DEFAULT_LISTEN,
+        tls_cert: str | Sequence[str] = (),
+        tls_key: str | Sequence[str] = (),
+        default_language: str = "en",
+        language_directories: Iterable[Path] = (),
+        bcrypt_cost: int = 12,
+        token_verifier: object | None = None,
+        **settings: Any,
+    ) -> None:
+        callbacks = {name: settings.pop(name) for name in ADAPTERS if settings.get(name)}
+        self.settings = Settings(**settings)
+        _check_name(self.settings.name)
+        self.listeners = [
+            listeners.parse(url, certs=_several(tls_cert), keys=_several(tls_key))
+            for url in _several(listen)
+        ]
+        for listener in self.listeners:
+            listeners.check_usable(listener, allow_plaintext=self.settings.allow_plaintext)
+        self.stats = Stats()
+        self.log = structlog.get_logger("pop3hub.server")
+        self._hasher = Hasher(cost=bcrypt_cost)
+        made, extensions = self._find(backend, callbacks, blocked_plugins)
+        self.plugins = Plugins(
+            made,
+            [*extensions, *plugins, *([token_verifier] if token_verifier else [])],
+            defaults=Defaults(self._hasher, PasswordCache(self.settings.password_cache)),
+            hook_timeout=self.settings.limits.hook,
+        )
+        self.plugins.configure(options or {})
+        self.service = Service(
+            plugins=self.plugins,
+            catalogue=Catalogue.load(
+                [*language_directories, *self.plugins.languages()], default=default_language
+            ),
+            settings=self.settings,
+            hasher=self._hasher,
+            mechanisms=_mechanisms(self.settings, self.plugins),
+            salt_key=self.settings.salt_key or _machine_key(),
+        )
+        self.loop: asyncio.AbstractEventLoop
+        self.ports: list[Port] = []
+        self._connections: set[Connection] = set()
+        self._by_address: dict[str, int] = {}
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._timer: asyncio.TimerHandle | None = None
+        self._stopped: asyncio.Event | None = None
+
+    def _find(
+        self,
+        backend: object | str | None,
+        callbacks: Mapping[str, Callable[..., Any]],
+        blocked: Sequence[str],
+    ) -> tuple[object, list[discovery.Plugin]]:
+        if (backend is None) == (not callbacks):
+            raise ConfigurationError(
+                "give either callbacks, or a backend: an object, or the name of an installed one"
+            )
+        if callbacks:
+            return callbacks_plugin(callbacks, self._hasher), []
+        if isinstance(backend, str):
+            return discovery.load_backend(backend), discovery.load_extensions(blocked)
+        return backend, []
+
+    # Life
+
+    async def start(self) -> None:
+        """Start the plugins and listen. Raises ConfigurationError, with nothing left open."""
+        self.loop = asyncio.get_running_loop()
+        self._stopped = asyncio.Event()
+        await self.plugins.startup(self)
+        try:
+            for listener in self.listeners:
+                self.ports.append(await self._open(listener))
+        except BaseException:
+            await self._shut()
+            raise
+        self._look()
+        for url in self.addresses:
+            self.log.info("server.listening", url=url)
+
+    async def _open(self, listener: Listener) -> Port:
+        port = Port(listener, Certificates(listener) if listener.certs else None)
+        try:
+            port.server = await self.loop.create_server(
+                lambda: Connection(self, port),
+                listener.host,
+                listener.port,
+                backlog=BACKLOG,
+                ssl=port.context if listener.implicit_tls else None,
+                ssl_handshake_timeout=self.settings.limits.handshake
+                if listener.implicit_tls
+                else None,
+            )
+        except OSError as exc:
+            raise ConfigurationError(
+                f"can't listen on {listener.url()}: {exc.strerror or exc}"
+            ) from exc
+        return port
+
+    @property
+    def addresses(self) -> list[str]:
+        """The URLs that this server listens on, with the ports that it was given."""
+        return [
+            replace(port.listener, host=socket.getsockname()[0]).url(socket.getsockname()[1])
+            for port in self.ports
+            if port.server is not None
+            for socket in port.server.sockets
+        ]
+
+    async def serve_forever(self) -> None:
+        """Wait until `stop` has done its work."""
+        if self._stopped is not None:
+            await self._stopped.wait()
+
+    async def stop(self, grace: float = 0) -> None:
+        """Take no new connections, give open sessions `grace` seconds, then close them.
+
+        A session that is closed so removes nothing; one that is inside UPDATE finishes it first.
+        """
+        for port in self.ports:
+            if port.server is not None:
+                port.server.close()
+        deadline = self.loop.time() + grace
+        while self._connections and self.loop.time() < deadline:
+            await asyncio.sleep(min(0.1, grace))
+        for connection in list(self._connections):
+            if connection.session is not None:
+                connection.session.abort("shutdown")
+            else:
+                connection.abort()
+        while self._connections or self._tasks:
+            await asyncio.sleep(0.01)
+        await self._shut()
+
+    async def _shut(self) -> None:
+        for port in self.ports:
+            if port.server is not None:
+                port.server.close()
+                await port.server.wait_closed()
+        self.ports.clear()
+        if self._timer is not None:
+            self._timer.cancel()
+        await self.plugins.shutdown(self)
+        self._hasher.close()
+        if self._stopped is not None:
+            self._stopped.set()
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+
+    def reload(self) -> None:
+        """Read the certificates again, for new connections. Raises ConfigurationError."""
+        for port in self.ports:
+            if port.certificates is not None:
+                port.certificates.reload()
+
+    # What connections call
+
+    @property
+    def sessions(self) -> int:
+        """How many sessions are open."""
+        return len(self._connections)
+
+    def admit(self, connection: Connection, peer: Peer) -> bytes | None:
+        """Count a connection in, or return the line that refuses it."""
+        self.stats.connections += 1
+        limits = self.settings.limits
+        address = _network_of(peer.host)
+        count = self._by_address.get(address, 0)
+        refusal = None
+        if limits.sessions and len(self._connections) >= limits.sessions:
+            refusal = "connections-too-many"
+        elif (
+            limits.sessions_per_address
+            and count >= limits.sessions_per_address
+            and not peer.is_local
+        ):
+            refusal = "connections-too-many-from-address"
+        if refusal is not None:
+            self.stats.refused += 1
+            self.log.warning("connection.refused", peer=peer.host, reason=refusal)
+            text = self.service.catalogue.default.text(refusal, ascii=True)
+            return protocol.err(text, "SYS/TEMP")
+        self._connections.add(connection)
+        self._by_address[address] = count + 1
+        return None
+
+    def forget(self, connection: Connection) -> None:
+        """Count a connection out, and its session's figures in."""
+        if connection not in self._connections:
+            return
+        self._connections.discard(connection)
+        session = connection.session
+        if session is None:
+            return
+        address = _network_of(session.peer.host)
+        if self._by_address[address] == 1:
+            del self._by_address[address]
+        else:
+            self._by_address[address] -= 1
+        stats, figures = self.stats, session.figures
+        stats.logins += session.user is not None
+        stats.failed_logins += session.failed_logins
+        stats.commands += figures.commands
+        stats.retrieved += figures.retrieved
+        stats.octets += figures.octets
+        stats.deleted += figures.deleted
+
+    def keep(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run work that belongs to no connection any more, and wait for it before the stop."""
+        task = self.loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _look(self) -> None:
+        """Look for silent sessions: one timer for all of them."""
+        limits = self.settings.limits
+        now = self.loop.time()
+        for connection in list(self._connections):
+            connection.look(now)
+        shortest = min(limits.idle, limits.login, limits.stall)
+        self._timer = self.loop.call_later(min(1.0, shortest / 4), self._look)
+
+
+def _mechanisms(settings: Settings, plugins: Plugins) -> dict[str, sasl.Mechanism]:
+    """Return the SASL mechanisms for which this server has what they need."""
+    scram = settings.scram
+    if scram is None:
+        scram = bool(getattr(plugins.backend.instance, "keeps_scram_keys", False))
+    has = {
+        "shared-secret": settings.cram_md5,
+        "scram-keys": scram,
+        "token-verifier": plugins.verifies_tokens,
+        "client-certificate": True,  # the connection's to have
+        None: True,
+    }
+    own = {name: each for name, each in sasl.MECHANISMS.items() if has[each.needs]}
+    return own | plugins.mechanisms()
+
+
+def _machine_key() -> bytes:
+    """Return a key that is this machine's over restarts, and in all of its workers."""
+    try:
+        identity = Path("/etc/machine-id").read_bytes()
+    except OSError:
+        identity = secrets.token_bytes(32)
+    return hmac.digest(identity, b"pop3hub salt key", "sha256")
+
+
+def _several(values: str | Sequence[str]) -> Sequence[str]:
+    return (values,) if isinstance(values, str) else values
+
+
+def _check_name(name: str) -> None:
+    if not name or not name.isprintable() or set(name) & set("<>[]"):
+        raise ConfigurationError(f"the name {name!r} must be printable, and without <, >, [ and ]")
+
+
+def _network_of(host: str) -> str:
+    """Return what counts as one address: IPv4 as it is, IPv6 by its /64, which one customer has."""
+    if ":" not in host:
+        return host
+    try:
+        return str(ipaddress.ip_network((host.partition("%")[0], 64), strict=False))
+    except ValueError:
+        return host

@@ -1,7 +1,7 @@
 """The commands of the AUTHORIZATION state (RFC 1939 s4, s7; RFC 2595; RFC 5034; RFC 6856).
 
-Whatever fails in a login, the client hears the same words after the same time; only what has nothing
-to do with its credentials is told apart by a response code.
+Whatever fails in a login, the client hears the same words after the same time; only what has
+nothing to do with its credentials is told apart by a response code.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 
 
 def plaintext_allowed(session: Session) -> bool:
-    """Whether a password may come as it is: under TLS, over loopback, or where the operator says so."""
+    """Whether a password may come as it is: under TLS, over loopback, or by the settings."""
     return session.tls is not None or session.plaintext_ok
 
 
 def user(session: Session, name: bytes) -> None:
-    """Take a user's name; every name is accepted, so that nobody learns who exists (RFC 1939 s7)."""
+    """Take a user's name, whoever it is: nobody shall learn who exists (RFC 1939 s13)."""
     session.pending_name = None
     if not plaintext_allowed(session):
         raise CommandError("plaintext-needs-tls")

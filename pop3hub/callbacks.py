@@ -24,7 +24,7 @@ ADAPTERS: Mapping[str, Callable[[Callback], Callback]] = {
     "get_user": lambda call: lambda name, session: call(name, session),
     "compare_password": lambda call: (
         lambda raw, hash, user, session: call(raw, hash, user, session)
-    ),  # noqa: A006 - the hook's name
+    ),
     "verify_token": lambda call: lambda name, token, session: call(name, token, session),
     "is_in_use": lambda call: lambda session, user: call(session, user),
     "receive_messages": lambda call: lambda session, user: call(session, user),
@@ -52,7 +52,7 @@ def callbacks_plugin(callbacks: Mapping[str, Callback], hasher: Hasher) -> objec
 
 
 class _Call:
-    """A callback that takes its hook's arguments, drops those it has no room for, and is awaited."""
+    """A callback that is given its hook's arguments, as many as it takes, and is awaited."""
 
     def __init__(self, hook: str, callback: Callback, hasher: Hasher) -> None:
         self._callback = callback

@@ -8,7 +8,6 @@ other, as they come; replies to a batch of them go out in one write, which is wh
 from __future__ import annotations
 
 import asyncio
-import ssl
 from typing import TYPE_CHECKING, Any, cast
 
 from pop3hub import protocol
@@ -17,6 +16,7 @@ from pop3hub.errors import CommandError
 from pop3hub.session import Peer, Session, State, Tls
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Coroutine
 
     from pop3hub.server import PopServer, Port
@@ -125,7 +125,7 @@ class Connection(asyncio.Protocol):
             self._drained.set_result(None)
         self._pump()
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's name
         """End the session without UPDATE, unless it is inside UPDATE: then that is finished."""
         self.transport = None
         self._out.clear()
@@ -169,7 +169,7 @@ class Connection(asyncio.Protocol):
         except protocol.LineNeverEnds:
             session.refuse(CommandError("line-too-long"))
             session.end("endless line")
-        except Exception:
+        except Exception:  # noqa: BLE001 - a defect of ours ends one session, never the server
             self._fail(session)
         self._flush()
         self._regulate(session, at_rest=budget > 0)

@@ -34,7 +34,12 @@ class Defaults:
         self._log = structlog.get_logger("pop3hub.auth")
 
     @hookimpl(trylast=True)
-    async def compare_password(self, raw: str, hash: str, user: PopUser) -> bool:  # noqa: A002 - the hook's name
+    async def compare_password(
+        self,
+        raw: str,
+        hash: str,  # noqa: A002 - the hook's name
+        user: PopUser,
+    ) -> bool:
         """Compare bcrypt in a thread; a password that was right is remembered for a while."""
         if self._cache.knows(user.name, hash, raw):
             return True

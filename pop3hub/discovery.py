@@ -36,7 +36,7 @@ class Plugin:
 
 
 def installed(group: str) -> list[EntryPoint]:
-    """Return the installed plugins of a group in the order of their names, without importing them."""
+    """Return the installed plugins of a group by name, without importing them."""
     return sorted(entry_points(group=group), key=lambda entry: entry.name)
 
 
@@ -67,7 +67,7 @@ def load_extensions(blocked: Collection[str] = ()) -> list[Plugin]:
     if unknown := set(blocked) - {entry.name for entry in entries}:
         names = ", ".join(entry.name for entry in entries) or "none"
         raise ConfigurationError(
-            f"no plugin named {sorted(unknown)[0]!r} is installed (installed: {names})"
+            f"no plugin named {min(unknown)!r} is installed (installed: {names})"
         )
     return [_load(entry) for entry in entries if entry.name not in blocked]
 
@@ -82,14 +82,14 @@ def _load(entry: EntryPoint) -> Plugin:
         remedy += f", or leave it out with --no-plugin {entry.name}"
     try:
         made = entry.load()
-    except Exception as exc:  # noqa: BLE001 - a plugin's module may raise anything while it is imported
+    except Exception as exc:  # a plugin's module may raise anything while it is imported
         raise ConfigurationError(
             f"plugin {entry.name!r} ({entry.value}) can't be imported: {exc!r}{remedy}"
         ) from exc
     if inspect.isclass(made):
         try:
             made = made()
-        except Exception as exc:  # noqa: BLE001 - nor is its constructor ours
+        except Exception as exc:  # nor is its constructor ours
             raise ConfigurationError(
                 f"plugin {entry.name!r} ({entry.value}) can't be made: {exc!r}{remedy}"
             ) from exc

@@ -67,7 +67,7 @@ def capabilities(session: Session) -> list[str]:
 
 
 def _is_capability(line: str) -> bool:
-    """Whether a plugin's line is one that may be sent: printable ASCII, no dot in front, not long."""
+    """Whether a plugin's line may be sent: printable ASCII, no dot in front, not too long."""
     return re.fullmatch(r"[!-\-/-~][ -~]{0,509}", line) is not None
 
 

@@ -53,7 +53,7 @@ class MaildropInUse(PopError):
 
 
 class LoginDelayed(PopError):
-    """The user logged in too short a time ago; `seconds` tells how long to wait (RFC 2449 s8.1.1)."""
+    """The user logged in too short a time ago and must wait so many seconds (RFC 2449 s8.1.1)."""
 
     code = "LOGIN-DELAY"
     text_id = "login-delayed"

@@ -1,10 +1,10 @@
 """The hook specifications: the contract between pop3hub and every plugin.
 
 `async def` specifications are awaited: a hookimpl may be `def` or `async def`. `def` specifications
-are plain calls, made while the server starts. A hookimpl takes only the arguments it needs, by name;
-the names are public and stay. `firstresult` hooks ask one plugin after the other, the backend after
-the extensions and pop3hub's own default last, until one answers with something else than None.
-docs/hooks.md is made from this module.
+are plain calls, made while the server starts. A hookimpl takes only the arguments it needs, by
+name; the names are public and stay. `firstresult` hooks ask one plugin after the other, the backend
+after the extensions and pop3hub's own default last, until one answers with something else than
+None. docs/hooks.md is made from this module.
 """
 
 from __future__ import annotations
@@ -39,17 +39,22 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 async def get_user(name: str, session: Session) -> PopUser | None:
     """Return the user who logs in under this name, or None if there is none.
 
-    Called for USER with PASS, APOP and AUTH, once the client has sent all of its credentials. `name`
-    is what was typed, in Unicode NFC; `PopUser.name` is the canonical one: lock, log and store use
-    it. None means that this plugin doesn't know the user: the next one is asked, and in the end the
-    client hears what it hears for a wrong password.
+    Called for USER with PASS, APOP and AUTH. `name` is what was typed, prepared by SASLprep
+    (RFC 4013); `PopUser.name` is the canonical one: lock, log and store use it. None means that
+    this plugin doesn't know the user: the next one is asked, and in the end the client hears what
+    it hears for a wrong password.
     Raises TemporaryFailure while the store can't be asked; AuthenticationFailed for a user who
     exists and may not log in.
     """
 
 
 @hookspec(firstresult=True)
-async def compare_password(raw: str, hash: str, user: PopUser, session: Session) -> bool | None:  # noqa: A002 - the seed's name
+async def compare_password(
+    raw: str,
+    hash: str,  # noqa: A002 - the name that callbacks of this kind have
+    user: PopUser,
+    session: Session,
+) -> bool | None:
     """Return whether the password `raw` is the one that `hash` was made of.
 
     `hash` is `user.password`. None leaves the answer to the next plugin; pop3hub's own default
@@ -116,10 +121,10 @@ async def receive_messages(
 
     Called once, after the maildrop is locked. Either a sequence, or an async iterator of pages:
     pages of some thousand messages leave the event loop to other sessions in between.
-    `PopMessage.size` counts octets with CRLF line ends, before dot-stuffing (RFC 1939 s11); `uid` is
-    1 to 70 characters 0x21 to 0x7E and never reused (s7). One that is not is replaced by its SHA-256
-    in hexadecimal; two that are the same fail the login. An empty maildrop is an empty sequence;
-    None means that this plugin does not serve the user.
+    `PopMessage.size` counts octets with CRLF line ends, before dot-stuffing (RFC 1939 s11); `uid`
+    is 1 to 70 characters 0x21 to 0x7E and never reused (s7). One that is not is replaced by its
+    SHA-256 in hexadecimal; two that are the same fail the login. An empty maildrop is an empty
+    sequence; None means that this plugin does not serve the user.
     Raises TemporaryFailure: the client is told [SYS/TEMP] and may try again (RFC 3206).
     """
 
@@ -130,13 +135,13 @@ async def load_contents(
 ) -> bytes | AsyncIterator[bytes] | None:
     """Return a message's octets, or an async iterator of chunks of any size.
 
-    Called for each RETR and TOP. Any line ends: pop3hub makes CRLF of a lone LF and doubles the dots,
-    or sends the octets as they are where `message.wire_ready` says so. The iterator is closed on
-    every way out: a generator's `finally` is the place to close a cursor. pop3hub's own default
+    Called for each RETR and TOP. Any line ends: pop3hub makes CRLF of a lone LF and doubles the
+    dots, or sends the octets as they are where `message.wire_ready` says so. The iterator is closed
+    on every way out: a generator's `finally` is the place to close a cursor. pop3hub's own default
     calls `message.load_contents()`.
     Raises PermanentFailure for a message that is gone, TemporaryFailure for a store that can't be
-    asked. Raised before the first chunk, the client hears it; after it, the connection is cut, since
-    a final dot would make half a message look whole.
+    asked. Raised before the first chunk, the client hears it; after it, the connection is cut,
+    since a final dot would make half a message look whole.
     """
 
 
@@ -155,7 +160,7 @@ async def delete_messages(messages: Sequence[PopMessage], session: Session) -> i
 
 @hookspec
 async def session_opened(session: Session) -> None:
-    """A connection was accepted and is about to be greeted.
+    """Hear that a connection was accepted and is about to be greeted.
 
     Like every observer: all plugins are told, what one raises is logged and goes no further.
     """
@@ -163,17 +168,17 @@ async def session_opened(session: Session) -> None:
 
 @hookspec
 async def login_succeeded(session: Session) -> None:
-    """The session has entered TRANSACTION as `session.user`."""
+    """Hear that the session has entered TRANSACTION as `session.user`."""
 
 
 @hookspec
 async def login_failed(name: str, session: Session) -> None:
-    """A login was refused; `name` is as the client gave it and may be anything."""
+    """Hear that a login was refused; `name` is as the client gave it and may be anything."""
 
 
 @hookspec
 async def message_retrieved(message: PopMessage, session: Session) -> None:
-    """RETR has sent the whole message: where a store sets its mark for a message that was seen.
+    """Hear that RETR has sent the whole message: where a store marks a message as seen.
 
     Not called for TOP, nor for a message that was cut short.
     """
@@ -181,7 +186,7 @@ async def message_retrieved(message: PopMessage, session: Session) -> None:
 
 @hookspec
 async def session_closed(session: Session) -> None:
-    """The session has ended, its lock is released; `session.figures` holds what it did."""
+    """Hear that the session has ended, its lock released; `session.figures` tells what it did."""
 
 
 # Life of the server
@@ -214,7 +219,7 @@ async def shutdown(server: PopServer | None) -> None:
 
 @hookspec
 async def ready() -> None:
-    """Return if the plugin could serve a login now, raise what hinders it otherwise (health checks)."""
+    """Return if the plugin could serve a login now, raise what hinders it (health checks)."""
 
 
 # What a plugin adds
@@ -265,7 +270,10 @@ def register_sasl_mechanisms() -> Iterable[Mechanism]:
 
 
 @hookspec(firstresult=True)
-async def store_user(user: PopUser, replace: bool) -> bool | None:  # noqa: FBT001 - hooks are called by keyword
+async def store_user(
+    user: PopUser,
+    replace: bool,  # noqa: FBT001 - hooks are called by keyword
+) -> bool | None:
     """Keep this user durably; return False, with nothing changed, where that hinders.
 
     `replace` False is for a new user and never overwrites one; True is for one who exists.
@@ -273,7 +281,10 @@ async def store_user(user: PopUser, replace: bool) -> bool | None:  # noqa: FBT0
 
 
 @hookspec(firstresult=True)
-async def remove_user(name: str, with_mail: bool) -> bool | None:  # noqa: FBT001 - hooks are called by keyword
+async def remove_user(
+    name: str,
+    with_mail: bool,  # noqa: FBT001 - hooks are called by keyword
+) -> bool | None:
     """Remove the user of this name, and the maildrop if `with_mail`; return False if there is none.
 
     Raises MaildropNotEmpty, with nothing changed, for a user with messages unless `with_mail`.

@@ -26,7 +26,7 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 class Listener:
     """One address to listen on, and what is its own.
 
-    certs, keys: PEM files, the first pair is the default one; no key means it is in the cert's file.
+    certs, keys: PEM files, the first pair is the default one; no key: it is in the cert's file.
     client_ca: PEM file of the authorities whose client certificates are taken (AUTH EXTERNAL).
     plaintext: passwords in clear are taken from anywhere; None leaves that to the server's setting.
     profile: `modern` (TLS 1.2 and up) or `legacy` (TLS 1.0 and up, for old devices).
@@ -112,7 +112,7 @@ def check_usable(listener: Listener, *, allow_plaintext: bool) -> None:
     if not (listener.is_local or listener.certs or plaintext or listener.proxies):
         raise ConfigurationError(
             f"nobody could log in on {listener.url()}: it is off loopback and has no TLS; give "
-            "--tls-cert and --tls-key, or --allow-plaintext if passwords may cross the network in clear"
+            "--tls-cert and --tls-key, or --allow-plaintext if passwords may cross the net in clear"
         )
 
 

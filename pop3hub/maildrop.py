@@ -57,7 +57,7 @@ class PopMessage:
         """
         if self.contents is None:
             raise NotImplementedError(
-                f"{type(self).__name__} has no contents: override load_contents or implement the hook"
+                f"{type(self).__name__} has no contents: override load_contents, or the hook"
             )
         return self.contents
 

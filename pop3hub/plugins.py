@@ -31,7 +31,15 @@ from pop3hub.errors import (
 from pop3hub.maildrop import Maildrop, PopMessage
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+    from collections.abc import (
+        AsyncGenerator,
+        AsyncIterator,
+        Awaitable,
+        Callable,
+        Iterable,
+        Mapping,
+        Sequence,
+    )
     from contextlib import AbstractAsyncContextManager
     from pathlib import Path
 
@@ -187,7 +195,7 @@ class Plugins:
     def _register(self, plugin: Plugin) -> None:
         if inspect.isclass(plugin.instance):
             raise ConfigurationError(
-                f"plugin {plugin.name!r} is the class {plugin.instance.__name__}: give an instance of it"
+                f"plugin {plugin.name!r} is the class {plugin.instance.__name__}: give an instance"
             )
         try:
             self._manager.register(plugin.instance, plugin.name)
@@ -271,7 +279,7 @@ class Plugins:
             except Exception as exc:
                 self.log.debug("hook.failed", hook=hook, plugin=impl.plugin, exc_info=True)
                 raise ConfigurationError(
-                    f"plugin {impl.plugin!r} failed in {hook}: {exc!r}; this is a defect of the plugin"
+                    f"plugin {impl.plugin!r} failed in {hook}: {exc!r}; that is its own defect"
                 ) from exc
         return results
 
@@ -395,8 +403,8 @@ class Plugins:
             raise PermanentFailure
         return cast("bytes | AsyncIterator[bytes]", contents)
 
-    async def chunks(self, contents: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-        """Yield the chunks of an iterator that `load_contents` returned, and close it in the end."""
+    async def chunks(self, contents: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
+        """Yield the chunks of an iterator that `load_contents` returned; close it in the end."""
         plugin = self.implementers("load_contents")[0]
         try:
             async for chunk in contents:

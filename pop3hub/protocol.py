@@ -21,7 +21,7 @@ _CONTROLS = re.compile(rb"[\x00-\x1f\x7f]")
 _AUTH = re.compile(rb"AUTH ", re.IGNORECASE)
 
 
-class LineNeverEnds(Exception):  # noqa: N818 - named for what happened
+class LineNeverEnds(Exception):
     """A peer went on sending a line that is long refused; the connection has to go."""
 
 
@@ -62,9 +62,10 @@ class Framer:
         self._position = self._swallowed = 0
 
     def take(self, limit: int) -> tuple[bytes | None] | None:
-        """Return the next line, without its CRLF or bare LF, as a tuple of one; None if none is whole.
+        """Return the next line, without its CRLF or bare LF, in a tuple; None if none is whole.
 
-        The one is None for a line of more than `limit` octets, CRLF included. Raises LineNeverEnds.
+        In the tuple is None for a line of more than `limit` octets, CRLF included.
+        Raises LineNeverEnds.
         """
         buffer = self._buffer
         start = self._position
@@ -135,7 +136,7 @@ def err(text: bytes, code: str | None = None) -> bytes:
 
 
 def wire_form(contents: bytes) -> bytes:
-    """Return a message with CRLF line ends and a CRLF at its end, as RETR sends it but for the dots.
+    """Return a message with CRLF line ends, the last line too: what RETR sends but for the dots.
 
     A lone CR is no line end and stays.
     """

@@ -1,7 +1,7 @@
 """The server: listeners, the sessions they bring, limits, and the order of start and stop.
 
-`PopServer` runs in anybody's event loop. It reads no files but certificates and languages, and knows
-nothing of a command line.
+`PopServer` runs in anybody's event loop. It reads no files but certificates and languages, and
+knows nothing of a command line.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import asyncio
 import hmac
 import ipaddress
 import secrets
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -23,7 +24,6 @@ from pop3hub.connection import Connection
 from pop3hub.defaults import Defaults
 from pop3hub.errors import ConfigurationError
 from pop3hub.languages import Catalogue
-from pop3hub.listeners import Listener
 from pop3hub.plugins import Plugins
 from pop3hub.session import Service
 from pop3hub.settings import Settings
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 
+    from pop3hub.listeners import Listener
     from pop3hub.session import Peer
 
 DEFAULT_LISTEN = "pop3://127.0.0.1:1110"
@@ -83,7 +84,7 @@ class PopServer:
 
     listen: URLs as in listeners.py; port 0 asks for any free one, `addresses` tells which.
     tls_cert, tls_key: PEM files, or several; without a key, it is in the certificate's file.
-    default_language: the tag in which connections begin; `language_directories` hold more languages.
+    default_language: the tag in which connections begin; `language_directories` hold more.
     settings: the fields of `Settings`, such as `apop=True`, and `limits`.
 
     Raises ConfigurationError for what can't work, here or in `start`.
@@ -141,7 +142,8 @@ class PopServer:
         self._by_address: dict[str, int] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._timer: asyncio.TimerHandle | None = None
-        self._stopped: asyncio.Event | None = None
+        self._stopped = asyncio.Event()
+        self._left = asyncio.Event()
 
     def _find(
         self,
@@ -164,7 +166,6 @@ class PopServer:
     async def start(self) -> None:
         """Start the plugins and listen. Raises ConfigurationError, with nothing left open."""
         self.loop = asyncio.get_running_loop()
-        self._stopped = asyncio.Event()
         await self.plugins.startup(self)
         try:
             for listener in self.listeners:
@@ -207,8 +208,7 @@ class PopServer:
 
     async def serve_forever(self) -> None:
         """Wait until `stop` has done its work."""
-        if self._stopped is not None:
-            await self._stopped.wait()
+        await self._stopped.wait()
 
     async def stop(self, grace: float = 0) -> None:
         """Take no new connections, give open sessions `grace` seconds, then close them.
@@ -218,17 +218,21 @@ class PopServer:
         for port in self.ports:
             if port.server is not None:
                 port.server.close()
-        deadline = self.loop.time() + grace
-        while self._connections and self.loop.time() < deadline:
-            await asyncio.sleep(min(0.1, grace))
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._emptied(), grace)
         for connection in list(self._connections):
             if connection.session is not None:
                 connection.session.abort("shutdown")
             else:
                 connection.abort()
-        while self._connections or self._tasks:
-            await asyncio.sleep(0.01)
+        await self._emptied()
         await self._shut()
+
+    async def _emptied(self) -> None:
+        """Wait until no session is open and no work is left."""
+        while self._connections or self._tasks:
+            self._left.clear()
+            await self._left.wait()
 
     async def _shut(self) -> None:
         for port in self.ports:
@@ -240,8 +244,7 @@ class PopServer:
             self._timer.cancel()
         await self.plugins.shutdown(self)
         self._hasher.close()
-        if self._stopped is not None:
-            self._stopped.set()
+        self._stopped.set()
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -292,6 +295,7 @@ class PopServer:
         if connection not in self._connections:
             return
         self._connections.discard(connection)
+        self._left.set()
         session = connection.session
         if session is None:
             return
@@ -312,10 +316,16 @@ class PopServer:
         """Run work that belongs to no connection any more, and wait for it before the stop."""
         task = self.loop.create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._kept)
+
+    def _kept(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._left.set()
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self.log.error("session.close_failed", exc_info=error)
 
     def _look(self) -> None:
-        """Look for silent sessions: one timer for all of them."""
+        """Look for silent sessions: one timer for all of them costs less than one for each."""
         limits = self.settings.limits
         now = self.loop.time()
         for connection in list(self._connections):

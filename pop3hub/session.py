@@ -24,6 +24,7 @@ from pop3hub.errors import (
     PopError,
     TemporaryFailure,
 )
+from pop3hub.maildrop import Maildrop
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -31,10 +32,14 @@ if TYPE_CHECKING:
 
     from pop3hub.auth import Hasher, PopUser
     from pop3hub.languages import Catalogue
-    from pop3hub.maildrop import Maildrop, PopMessage
+    from pop3hub.maildrop import PopMessage
     from pop3hub.plugins import Plugins
     from pop3hub.sasl import Mechanism
     from pop3hub.settings import Settings
+
+
+NO_MAILDROP = Maildrop()
+"""What a session has before TRANSACTION, where no command asks for it."""
 
 
 class State(enum.Enum):
@@ -48,7 +53,7 @@ class State(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Tls:
-    """The facts of a TLS connection; `peer_certificate` as `ssl.SSLSocket.getpeercert` returns it."""
+    """The facts of a TLS connection; `peer_certificate` is what `getpeercert` returns."""
 
     version: str
     cipher: str
@@ -111,7 +116,7 @@ class Service:
 
 @dataclass(slots=True)
 class Figures:
-    """What a session did: counts, octets sent of messages, and when it began (monotonic seconds)."""
+    """What a session did: counts, octets of messages, and when it began in monotonic seconds."""
 
     began: float = field(default_factory=time.monotonic)
     commands: int = 0
@@ -166,8 +171,8 @@ class Session:
     ) -> None:
         """Begin in AUTHORIZATION.
 
-        `starts_tls` says that the listener has a certificate for STLS; `plaintext_ok` that passwords
-        may come in clear on this connection, None meaning: as the settings say.
+        `starts_tls` says that the listener has a certificate for STLS; `plaintext_ok` that
+        passwords may come in clear on this connection, None meaning: as the settings say.
         """
         self.service = service
         self.channel = channel
@@ -182,7 +187,7 @@ class Session:
         self.figures = Figures()
         self.user: PopUser | None = None
         self.mechanism = ""
-        self.maildrop: Maildrop = None  # type: ignore[assignment] # there is one in TRANSACTION, and no command asks before
+        self.maildrop: Maildrop = NO_MAILDROP
         self.fence: Any = None
         self.pending_name: str | None = None
         self.utf8 = False

@@ -51,9 +51,9 @@ class Settings:
     cram_md5: bool = False
     """Offer AUTH CRAM-MD5, which needs one too (RFC 2195)."""
     scram: bool | None = None
-    """Offer SCRAM, which needs users with SCRAM keys; None: where the backend says it keeps them."""
+    """Offer SCRAM, which needs users with SCRAM keys; None: if the backend says it keeps them."""
     salt_key: bytes = field(default=b"", repr=False)
-    """A secret that all nodes share, for the SCRAM salts of unknown users; empty: this machine's."""
+    """A secret of all nodes, for the SCRAM salts of unknown users; empty: this machine's own."""
     allow_plaintext: bool = False
     """Take clear-text passwords without TLS from anywhere, not only over loopback."""
     failure_delay: float = 2.0

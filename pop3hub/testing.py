@@ -23,7 +23,7 @@ class Dialogue:
     """One session, spoken to line by line.
 
     `server` is a PopServer that was started, for several sessions on one store; or a backend, for
-    which one is made with these settings, listening nowhere, and started and stopped by the context.
+    which one is made with these settings, listening nowhere, started and stopped by the context.
     """
 
     def __init__(

@@ -1,7 +1,8 @@
 """The commands of the TRANSACTION state (RFC 1939 s5, s7).
 
-A handler that can answer at once is a plain function; one that may have to wait returns a coroutine.
-Either sends its reply or raises the error that is the reply; state and arity were checked before.
+A handler that can answer at once is a plain function; one that may have to wait returns a
+coroutine. Either sends its reply or raises the error that is the reply; state and arity were
+checked before.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from pop3hub.errors import CommandError, PermanentFailure, PopError
 from pop3hub.plugins import PAGE
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Coroutine
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
 
     from pop3hub.maildrop import PopMessage
     from pop3hub.session import Session
@@ -220,7 +221,7 @@ async def _encode(
     return encoder.octets
 
 
-async def _open(session: Session, n: int) -> AsyncIterator[bytes]:
+async def _open(session: Session, n: int) -> AsyncGenerator[bytes, None]:
     """Return the chunks of message n, none of them larger than a slice where we cut them."""
     try:
         contents = await session.plugins.load_contents(session.maildrop[n], session)
@@ -232,7 +233,7 @@ async def _open(session: Session, n: int) -> AsyncIterator[bytes]:
     return session.plugins.chunks(contents)
 
 
-async def _slices(contents: bytes) -> AsyncIterator[bytes]:
+async def _slices(contents: bytes) -> AsyncGenerator[bytes, None]:
     for start in range(0, len(contents), SLICE):
         yield contents[start : start + SLICE]
 

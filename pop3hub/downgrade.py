@@ -17,7 +17,7 @@ from pop3hub.surrogate import segments, surrogate_field, unfold, unquote, withou
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-HEADER_LIMIT = 1 << 20
+HEADER_LIMIT = 256 << 10
 """Octets of a header block, without its blank line. In a longer one each octet outside ASCII
 becomes SUB (0x1A), and the parts that it may tell of go out as stored."""
 PARTS_LIMIT = 10_000
@@ -94,7 +94,7 @@ class Downgrader:
         self._line_start = True
         self._state = _State.HEADER
         self._default_is_message = False
-        self._parts = 0
+        self._parts = 1
         # The delimiters of the multiparts that are open, the innermost last, and whether the parts
         # of each are messages by default (RFC 2046 s5.1.5).
         self._boundaries: dict[bytes, bool] = {}

@@ -159,32 +159,30 @@ def _is_encoded(word: _Word) -> bool:
 
 
 def _encoded_words(text: str) -> list[str]:
-    """Return encoded-words of whole characters, in the shorter of the two encodings."""
-    octets = {char: char.encode() for char in set(text)}
-    quoted = {char: _quote(char, octets[char]) for char in octets}
-    as_q = sum(len(quoted[char]) for char in text)
-    as_b = sum(len(octets[char]) for char in text) * 4 // 3
-    if as_q <= as_b:
-        lengths, limit = {char: len(quoted[char]) for char in octets}, ENCODED_TEXT
-    else:
-        lengths, limit = {char: len(octets[char]) for char in octets}, ENCODED_TEXT * 3 // 4
-    pieces = []
+    """Return encoded-words of whole characters: Q where most are ASCII, else B (RFC 2047 s4)."""
+    if 2 * sum(map(str.isascii, text)) > len(text):
+        quoted = {char: _quote(char) for char in set(text)}
+        pieces = _pieces(text, {char: len(quoted[char]) for char in quoted}, ENCODED_TEXT)
+        return [f"=?utf-8?q?{''.join(map(quoted.__getitem__, piece))}?=" for piece in pieces]
+    lengths = {char: len(char.encode()) for char in set(text)}
+    pieces = _pieces(text, lengths, ENCODED_TEXT // 4 * 3)
+    return [f"=?utf-8?b?{b64encode(piece.encode()).decode()}?=" for piece in pieces]
+
+
+def _pieces(text: str, lengths: dict[str, int], limit: int) -> Iterator[str]:
     start = length = 0
     for index, char in enumerate(text):
         length += lengths[char]
         if length > limit:
-            pieces.append(text[start:index])
+            yield text[start:index]
             start, length = index, lengths[char]
-    pieces.append(text[start:])
-    if as_q <= as_b:
-        return [f"=?utf-8?q?{''.join(quoted[char] for char in piece)}?=" for piece in pieces]
-    return [f"=?utf-8?b?{b64encode(piece.encode()).decode()}?=" for piece in pieces]
+    yield text[start:]
 
 
-def _quote(char: str, octets: bytes) -> str:
+def _quote(char: str) -> str:
     if char in _AS_THEMSELVES:
         return char
-    return "_" if char == " " else "".join(f"={octet:02X}" for octet in octets)
+    return "_" if char == " " else "".join(f"={octet:02X}" for octet in char.encode())
 
 
 def _subject(text: str) -> list[str]:

@@ -26,6 +26,8 @@ CHECKS: tuple[Check, ...] = (
     *checks_wire.CHECKS,
 )
 
+MAX_LOST = 3  # checks in a row without a session, after which the server has gone away
+
 OK, FAIL, WARN, SKIP = "ok", "FAIL", "warn", "skip"
 
 
@@ -61,19 +63,24 @@ def run_checks(
     """Run the checks, all or those named, and return their results in the table's order.
 
     `report` is called with each result as it comes. Blocks; every wait is bounded by
-    `target.timeout`. Raises Unreachable if there is no first session at all.
+    `target.timeout`. Raises Unreachable if there is no first session, or if the server goes away.
     """
     probe = Probe(target)
-    probe.dial()
-    probe.tidy()
     results = []
+    lost = 0
     try:
+        if probe.dial().greeting.startswith(b"+OK"):
+            probe.secure()
         for check in CHECKS:
             if only and check.name not in only:
                 continue
-            results.append(run(check, probe))
+            result, unreachable = run(check, probe)
+            results.append(result)
             if report is not None:
-                report(results[-1])
+                report(result)
+            lost = lost + 1 if unreachable is not None else 0
+            if unreachable is not None and lost == MAX_LOST:
+                raise unreachable
         probe.finish()
     finally:
         probe.tidy()
@@ -81,9 +88,10 @@ def run_checks(
     return results
 
 
-def run(check: Check, probe: Probe) -> Result:
+def run(check: Check, probe: Probe) -> tuple[Result, Unreachable | None]:
     """Run one check, and leave the probe fit for the next."""
     start = time.monotonic()
+    unreachable = None
     status, note, sent, expected, came = OK, "", "", "", ""
     show = probe.target.show
     bad = FAIL if check.level == MUST else WARN
@@ -95,7 +103,7 @@ def run(check: Check, probe: Probe) -> Result:
     except Remark as exc:
         status, note = WARN, str(exc)
     except Unreachable as exc:
-        status, note = WARN, f"no further session could be had: {exc}"
+        status, note, unreachable = WARN, f"no further session could be had: {exc}", exc
     except Failure as exc:
         status, sent, expected, came = bad, show(exc.sent), exc.expected, show(exc.came)
     except NoReply as exc:
@@ -106,7 +114,7 @@ def run(check: Check, probe: Probe) -> Result:
     if status not in {OK, SKIP}:
         probe.drop_session()  # it may be out of step
     probe.tidy()
-    return Result(
+    result = Result(
         name=check.name,
         status=status,
         rfc=check.rfc,
@@ -118,6 +126,7 @@ def run(check: Check, probe: Probe) -> Result:
         came=came,
         seconds=round(time.monotonic() - start, 3),
     )
+    return result, unreachable
 
 
 def require(check: Check, probe: Probe) -> None:

@@ -1,0 +1,288 @@
+"""Each conformance check passes on an honest server and can fail: one broken server for each."""
+
+import contextlib
+import itertools
+import json
+import re
+import shutil
+import socket
+import ssl
+import subprocess
+import threading
+
+import pytest
+from click.testing import CliRunner
+
+from pop3hub.check import check as command
+from pop3hub.checks import CHECKS, run_checks
+from pop3hub.pop3client import Unreachable
+from pop3hub.probe import Target
+from tests.pop3_faults import ListsCapa
+from tests.pop3_faults_maildrop import FAULTS, StuffsLoneDots
+from tests.pop3_servers import MESSAGES, PASSWORD, USER, Honest, Server
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory):
+    if shutil.which("openssl") is None:
+        pytest.skip("needs openssl to make a certificate")
+    folder = tmp_path_factory.mktemp("tls")
+    subprocess.run(
+        [
+            *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"),
+            *(
+                "-nodes",
+                "-days",
+                "2",
+                "-out",
+                "cert.pem",
+                "-keyout",
+                "key.pem",
+                "-subj",
+                "/CN=test",
+            ),
+            *("-addext", "subjectAltName=IP:127.0.0.1"),
+        ],
+        cwd=folder,
+        check=True,
+        capture_output=True,
+    )
+    return folder / "cert.pem"
+
+
+@pytest.fixture
+def serve(certificate):
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificate, certificate.with_name("key.pem"))
+    with contextlib.ExitStack() as stack:
+
+        def start(handler):
+            server = stack.enter_context(Server(handler, context))
+            thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+            thread.start()
+            stack.callback(thread.join)
+            stack.callback(server.shutdown)
+            return server
+
+        yield start
+
+
+@pytest.fixture
+def target(certificate):
+    """Return a function that makes the target of a server."""
+    context = ssl.create_default_context(cafile=certificate)
+
+    def of(server, **facts):
+        facts = {"user": USER, "password": PASSWORD, "timeout": 5.0} | facts
+        host, port = server.server_address
+        return Target(host=host, port=port, context=context, **facts)
+
+    return of
+
+
+@pytest.mark.parametrize("security", ["plain", "stls"])
+def test_an_honest_server_passes_every_check(serve, target, security):
+    server = serve(Honest)
+
+    results = run_checks(target(server, security=security, scratch=True))
+
+    assert {"ok"} == {r.status for r in results}, results
+    assert [check.name for check in CHECKS] == [r.name for r in results]
+
+
+def test_without_scratch_nothing_is_changed(serve, target):
+    server = serve(Honest)
+
+    results = run_checks(target(server))
+
+    assert MESSAGES == server.drop
+    assert {c.name for c in CHECKS if c.scratch} == {r.name for r in results if r.status == "skip"}
+
+
+def test_at_most_one_login_fails(serve, target):
+    failures = []
+
+    class Counting(Honest):
+        def enter(self, name, password):
+            if (name, password) != (USER, PASSWORD):
+                failures.append(name)
+            return super().enter(name, password)
+
+    run_checks(target(serve(Counting), password="wrong"))
+    run_checks(target(serve(Counting)))
+    run_checks(target(serve(Counting), user=None, password=None))
+
+    assert [USER, "no-such-user", "no-such-user"] == [re.sub(r"-\w{8}$", "", n) for n in failures]
+
+
+def test_a_broken_rset_costs_no_message(serve, target):
+    class Broken(Honest):
+        def do_rset(self):
+            self.ok()
+
+    server = serve(Broken)
+
+    run_checks(target(server))
+
+    assert MESSAGES == server.drop
+
+
+def test_the_password_is_in_no_result(serve, target):
+    class Echo(Honest):
+        def do_pass(self, password):
+            self.err(f"wrong password {password}")
+
+        def do_quit(self):
+            self.ok(PASSWORD)
+            self.open = False
+
+    results = run_checks(target(serve(Echo)))
+
+    assert PASSWORD not in json.dumps([r.as_dict() for r in results])
+    assert "***" in next(r.came for r in results if r.name == "login")
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_broken_server_fails_its_check(serve, target, fault):
+    server = serve(fault.server)
+
+    timeout = 0.3 if fault.waits else 5.0
+    results = run_checks(
+        target(server, scratch=True, timeout=timeout), only={fault.check, *fault.only}
+    )
+
+    result = next(r for r in results if r.name == fault.check)
+    assert fault.status == result.status, result
+    assert result.note or (result.expected and result.came)
+
+
+def test_each_check_has_a_server_that_fails_it():
+    assert {check.name for check in CHECKS} == {fault.values[0].check for fault in FAULTS}
+
+
+def test_each_check_names_its_section():
+    assert [] == [c.name for c in CHECKS if not re.match(r"RFC \d{4} s\d", c.rfc)]
+    assert len(CHECKS) == len({c.name for c in CHECKS})
+
+
+def test_an_expire_0_server_is_not_asked_for_messages(serve, target):
+    """RFC 2449 s6.7: what was retrieved may be deleted at QUIT."""
+
+    class Expiring(Honest):
+        CAPA = (*Honest.CAPA, "EXPIRE 0")
+
+    results = run_checks(target(serve(Expiring)), only={"retr-size"})
+
+    assert ["skip"] == [r.status for r in results]
+
+
+def test_a_server_without_capa_is_only_checked_for_what_it_has(serve, target):
+    class Old(Honest):
+        def do_capa(self):
+            self.err()
+
+    results = run_checks(target(serve(Old)))
+
+    warned = [r.name for r in results if r.status not in {"ok", "skip"}]
+    assert ["auth-resp-code-announced", "response-code-announced"] == warned
+    assert {"ok"} == {r.status for r in results if r.name in {"top-headers", "uidl"}}
+
+
+# The command
+
+
+@pytest.fixture
+def pop3hub_check(certificate):
+    """Return a function that runs the command."""
+
+    def run(server, *options, **settings):
+        host, port = server.server_address
+        return CliRunner().invoke(
+            command, [f"{host}:{port}", "--ca", str(certificate), *options], **settings
+        )
+
+    return run
+
+
+def test_the_command_prints_a_line_a_check_and_ends_with_0(serve, pop3hub_check):
+    result = pop3hub_check(serve(Honest), "--user", USER, input=f"{PASSWORD}\n")
+
+    assert 0 == result.exit_code, result.output
+    assert f"{len(CHECKS)} checks: " in result.output.splitlines()[-1]
+    assert PASSWORD not in result.output
+
+
+def test_the_command_ends_with_1_if_a_must_fails(serve, pop3hub_check):
+    result = pop3hub_check(serve(Honest), "--only", "greeting")
+    broken = pop3hub_check(
+        serve(StuffsLoneDots),
+        *("--user", USER, "--password-file", "-", "--only", "dot-stuffing"),
+        input=f"{PASSWORD}\n",
+    )
+
+    assert (0, 1) == (result.exit_code, broken.exit_code)
+    assert "FAIL dot-stuffing" in broken.output
+    assert "expected a second dot in front" in broken.output
+
+
+def test_a_warning_alone_ends_with_0(serve, pop3hub_check):
+    result = pop3hub_check(serve(ListsCapa), "--only", "capa-registered")
+
+    assert 0 == result.exit_code
+    assert "warn capa-registered" in result.output
+
+
+def test_json_is_one_document(serve, pop3hub_check):
+    result = pop3hub_check(serve(Honest), "--json")
+
+    report = json.loads(result.output)
+    assert "stls" == report["security"]
+    assert [c.name for c in CHECKS] == [r["name"] for r in report["results"]]
+
+
+def test_an_unreachable_server_ends_with_69(serve):
+    host, port = serve(Honest).server_address
+    untrusted = CliRunner().invoke(command, [f"{host}:{port}"])
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        address = free.getsockname()
+    refused = CliRunner().invoke(command, ["{}:{}".format(*address)])
+
+    assert (69, 69) == (refused.exit_code, untrusted.exit_code)
+    assert "Connection refused" in refused.output
+    assert "certificate verify failed" in untrusted.output
+
+
+def test_a_server_that_goes_away_is_unreachable(serve, target):
+    class Leaves(Honest):
+        def greet(self):
+            if next(self.stamps) > 5:
+                self.open = False
+            else:
+                super().greet()
+
+    Leaves.stamps = itertools.count()
+
+    with pytest.raises(Unreachable):
+        run_checks(target(serve(Leaves)))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["host:0"],
+        ["host:x"],
+        ["host:70000"],
+        [":110"],
+        [],
+        ["host", "--scratch"],
+        ["host", "--only", "nothing"],
+    ],
+)
+def test_a_usage_error_ends_with_2(arguments):
+    assert 2 == CliRunner().invoke(command, arguments).exit_code
+
+
+def test_list_names_each_check():
+    result = CliRunner().invoke(command, ["--list"])
+
+    assert [c.name for c in CHECKS] == [line.split()[0] for line in result.output.splitlines()]

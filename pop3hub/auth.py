@@ -195,7 +195,7 @@ class Hasher:
         if not self._room.acquire(blocking=False):
             raise TemporaryFailure
         try:
-            job = self._threads.submit(function, *arguments)
+            job = self._threads.submit(_call, function, arguments)
         except RuntimeError:  # closed: the server is going down
             self._room.release()
             raise TemporaryFailure from None
@@ -246,6 +246,13 @@ class Hasher:
     async def _compare(self, raw: str, hashed: str) -> bool:
         forms = _forms(raw)
         return bool(forms) and await self.run(_matches, forms, hashed.encode("ascii"))
+
+
+def _call(function: Callable[..., _T], arguments: tuple[Any, ...]) -> _T:
+    try:
+        return function(*arguments)
+    except StopIteration as exc:  # no future takes it: whoever awaits would wait for ever
+        raise RuntimeError("StopIteration left a function") from exc
 
 
 def _forms(raw: str) -> list[bytes]:

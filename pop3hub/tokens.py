@@ -99,7 +99,7 @@ class JwtVerifier:
         """
         try:
             header = jwt.get_unverified_header(token)
-        except (jwt.PyJWTError, ValueError, RecursionError):  # JSON may be nested ever so deep
+        except (jwt.PyJWTError, ValueError, RecursionError):  # the last by PyJWT 2.10's JSON
             return None
         algorithm, kid = header.get("alg"), header.get("kid")
         if algorithm not in ALGORITHMS:

@@ -211,6 +211,12 @@ async def test_what_bcrypt_or_saslprep_can_not_take_is_a_failed_login(hasher, ra
     assert await hasher.check_dummy(raw) is False
 
 
+async def test_a_password_of_which_nothing_is_left_is_never_right(hasher):
+    """RFC 4616 s2: an empty prepared password fails."""
+    assert not await hasher.check("\u00ad", hashed(b""))
+    assert not await hasher.check("\u00ad", hashed("\u00ad".encode()))
+
+
 async def test_72_octets_are_all_compared(hasher):
     stored = hashed(b"x" * 71 + b"y")
 
@@ -279,6 +285,12 @@ async def test_hashing_does_not_run_on_the_event_loop(hasher):
 async def test_what_a_called_function_raises_comes_back(hasher):
     with pytest.raises(ZeroDivisionError):
         await hasher.run(divmod, 1, 0)
+
+
+async def test_a_function_that_leaves_by_stop_iteration_is_not_waited_for(hasher):
+    async with asyncio.timeout(5):
+        with pytest.raises(RuntimeError, match="StopIteration"):
+            await hasher.run(next, iter(()))
 
 
 async def test_a_flood_is_refused_when_the_waiting_room_is_full_and_served_again_after(monkeypatch):

@@ -768,6 +768,19 @@ async def test_bearer_mechanisms_refuse_messages_that_are_none(users, mechanism,
     assert MALFORMED == await refusal(mechanism, users, initial=message)
 
 
+@pytest.mark.parametrize("head", ["n,a=cafe\u0301,", "user=cafe\u0301"])
+async def test_the_name_beside_a_token_is_prepared_and_kept_for_the_log(users, head):
+    mechanism = "XOAUTH2" if head.startswith("user") else "OAUTHBEARER"
+    client = Client(b"AQ==")
+    message = f"{head}\x01auth=Bearer t\x01\x01".encode()
+    exchange = exchange_of(mechanism, client, users, initial=message)
+    with pytest.raises(AuthenticationFailed):
+        await MECHANISMS[mechanism].run(exchange)
+
+    assert "caf\u00e9" == exchange.name
+    assert [("caf\u00e9", "t")] == users.asked
+
+
 async def test_oauthbearer_unquotes_the_authorization_identity(users):
     message = b"n,a=a=2Cb=3Dc,\x01auth=Bearer t\x01\x01"
     await refusal("OAUTHBEARER", users, b"AQ==", initial=message)

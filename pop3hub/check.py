@@ -136,7 +136,9 @@ def check(
         )
         results = run_checks(target, only=only, report=None if as_json else echo)
     except Unreachable as exc:
-        click.echo(f"pop3hub check: {host}:{port}: {exc}", err=True)
+        untrusted = isinstance(exc.__cause__, ssl.SSLCertVerificationError)
+        hint = " (--ca FILE trusts it, --insecure does not verify)" if untrusted else ""
+        click.echo(f"pop3hub check: {host}:{port}: {exc}{hint}", err=True)
         context.exit(os.EX_UNAVAILABLE)
     if as_json:
         click.echo(document(target, results))

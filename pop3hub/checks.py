@@ -120,9 +120,9 @@ def run(check: Check, probe: Probe) -> tuple[Result, Unreachable | None]:
         rfc=check.rfc,
         level=check.level,
         summary=check.summary,
-        note=note,
+        note=probe.target.hide(note),
         sent=sent,
-        expected=expected,
+        expected=probe.target.hide(expected),
         came=came,
         seconds=round(time.monotonic() - start, 3),
     )

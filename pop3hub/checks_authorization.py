@@ -9,7 +9,18 @@ import time
 from typing import TYPE_CHECKING
 
 from pop3hub.pop3client import NoReply, Reply
-from pop3hub.probe import MUST, POLICY, SHOULD, Checks, Failure, Remark, Skip, capabilities, refuse
+from pop3hub.probe import (
+    MUST,
+    POLICY,
+    SHOULD,
+    TRANSIENT,
+    Checks,
+    Failure,
+    Remark,
+    Skip,
+    capabilities,
+    refuse,
+)
 
 if TYPE_CHECKING:
     from pop3hub.pop3client import Client
@@ -198,10 +209,13 @@ def login(probe: Probe) -> None:
     """The given user can log in."""
     client = probe.secure()
     reply = probe.authenticate(client)
-    if not reply.ok:
+    if reply.ok:
+        probe.share(client)
+    elif reply.code in TRANSIENT:
+        raise Skip(f"not now: {probe.target.show(reply.line)}")
+    else:
         probe.login_refused = "the login was refused"
         raise Failure(sent=reply, expected="+OK", came=reply)
-    probe.finish(client)
 
 
 @CHECKS.add("failed-login", "RFC 1939 s7 USER, PASS", MUST)
@@ -280,15 +294,14 @@ def stls_announced(probe: Probe) -> None:
 @CHECKS.add("stls-forgets-user", "RFC 1939 s7 PASS, RFC 2595 s4", SHOULD, login=True)
 def stls_forgets_user(probe: Probe) -> None:
     """A USER from before STLS does not count after it: PASS follows USER immediately."""
-    if probe.login_refused:
-        raise Skip(probe.login_refused)
-    target = probe.target
-    client = clear(probe)
+    client, target = clear(probe), probe.target
+    probe.another_login()
     if not client.ask(f"USER {target.user}").ok:
         raise Skip("USER is refused without TLS")
     begin_tls(client, b"STLS\r\n")
     reply = client.ask(f"PASS {target.password}", shown="PASS ***")
-    refuse(reply, "the name was given in the clear")
+    if not reply.err or reply.code == b"IN-USE":
+        raise Failure(sent=reply, expected="-ERR: the name was given in the clear", came=reply)
 
 
 @CHECKS.add("auth-unknown", "RFC 5034 s4", MUST, needs="SASL")

@@ -13,8 +13,7 @@ CHECKS = Checks()
 _STAT = re.compile(rb"\+OK [0-9]+ [0-9]+([^\r\n]*)\r?\n")
 _UID = re.compile(rb"[\x21-\x7e]{1,70}")
 
-# May differ or be missing after the login, by their own definitions.
-_BEFORE_LOGIN_ONLY = frozenset({"STLS"})
+_MAY_DIFFER = frozenset({"LOGIN-DELAY", "EXPIRE"})  # "both / yes" in RFC 2449 s6
 
 
 @CHECKS.add("state-transaction", "RFC 1939 s3, RFC 5034 s4, RFC 6856 s2.1", MUST, login=True)
@@ -45,12 +44,16 @@ def capa_both_states(probe: Probe) -> None:
     before, after = probe.table("secure"), probe.table("login")
     if before is None and after is None:
         raise Skip("CAPA is not implemented")
-    missing = set(before or {}) - set(after or {}) - _BEFORE_LOGIN_ONLY
-    if missing:
+    before, after = before or {}, after or {}
+    missing = set(before) - set(after) - {"STLS"}
+    different = {tag for tag in set(before) & set(after) if before[tag] != after[tag]}
+    different -= _MAY_DIFFER | {tag for tag in different if tag.startswith("X")}
+    if missing or different:
+        tags = sorted(missing | different)
         raise Failure(
             sent=b"CAPA\r\n",
-            expected=f"{' '.join(sorted(missing))} after the login too",
-            came=" ".join(after or {}).encode(),
+            expected=f"as before the login: {', '.join(f'{t} {before[t]}'.strip() for t in tags)}",
+            came=", ".join(f"{tag} {text}".strip() for tag, text in after.items()).encode(),
         )
 
 
@@ -174,7 +177,7 @@ def uidl_one(probe: Probe) -> None:
 def uidl_persistent(probe: Probe) -> None:
     """The unique-ids are the same in the next session, and none is gone."""
     before = probe.unique_ids()
-    probe.finish()
+    probe.another_login()
     after = set(probe.unique_ids().values())
     for number, uid in before.items():
         if uid not in after:
@@ -328,15 +331,15 @@ def pipelining_login(probe: Probe) -> None:
     """USER, PASS, STAT and QUIT in one segment are answered in order."""
     if "USER" not in probe.capabilities():
         raise Skip("USER is not announced")
-    if probe.login_refused:
-        raise Skip(probe.login_refused)
-    probe.finish()  # its lock
+    probe.another_login()
     client, target = probe.secure(), probe.target
     commands = f"USER {target.user}\r\nPASS {target.password}\r\nSTAT\r\nQUIT\r\n"
     shown = b"USER, PASS, STAT, QUIT in one segment"
     client.send(commands.encode(), shown=shown)
     for verb in ("USER", "PASS", "STAT", "QUIT"):
         reply = client.read_reply(sent=verb.encode())
+        if reply.code == b"IN-USE":
+            raise Skip("the lock of the session before still stands")
         if not reply.ok or (verb == "STAT" and not _STAT.fullmatch(reply.line)):
             raise Failure(sent=shown, expected=f"+OK to {verb} next", came=reply)
 
@@ -344,6 +347,7 @@ def pipelining_login(probe: Probe) -> None:
 @CHECKS.add("second-session", "RFC 1939 s4, RFC 2449 s8.1.2", MAY, login=True)
 def second_session(probe: Probe) -> str:
     """A second session while the first is open is refused with [IN-USE], or allowed."""
+    probe.another_login()
     probe.session()
     client = probe.secure()
     reply = probe.authenticate(client)

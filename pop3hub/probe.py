@@ -15,7 +15,7 @@ import secrets
 import ssl
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from pop3hub.pop3client import Client, Exchange, NoReply, Reply, Unreachable
 
@@ -31,6 +31,8 @@ SAMPLE_MESSAGES = 5  # how many messages are retrieved
 SAMPLE_SIZE = 65536  # octets; larger messages are left alone
 LOCK_WAIT = 5.0  # seconds in which the lock of a cut session should be gone
 LOCK_RETRY = 0.2  # seconds
+
+TRANSIENT = (b"IN-USE", b"LOGIN-DELAY", b"SYS/TEMP")  # a login that another time may succeed
 
 _LISTING = re.compile(rb"([0-9]+) ([0-9]+)")
 
@@ -52,6 +54,10 @@ class Target:
     password: str | None = field(default=None, repr=False)
     timeout: float = 10.0
     scratch: bool = False
+
+    def hide(self, text: str) -> str:
+        """Return text with the password taken out."""
+        return text.replace(self.password, "***") if self.password else text
 
     def show(self, octets: bytes, limit: int = 200) -> str:
         """Return octets as a Python literal, shortened, with the password taken out."""
@@ -199,10 +205,18 @@ class Probe:
             client = self.secure()
             reply = self.authenticate(client)
         if not reply.ok:
-            if reply.code not in {b"IN-USE", b"LOGIN-DELAY", b"SYS/TEMP"}:
+            if reply.code not in TRANSIENT:
                 self.login_refused = "the login was refused"
             raise Skip(f"the login was refused: {self.target.show(reply.line)}")
         return client
+
+    def another_login(self) -> None:
+        """End the shared session for a check that logs in itself, if the server allows that."""
+        if self.login_refused:
+            raise Skip(self.login_refused)
+        if self.capabilities().get("LOGIN-DELAY", "0").partition(" ")[0] != "0":
+            raise Skip("LOGIN-DELAY: one login is all there is")
+        self.finish()
 
     def authenticate(self, client: Client) -> Reply:
         """Log in by USER and PASS, or by AUTH PLAIN where only that is announced."""
@@ -221,10 +235,13 @@ class Probe:
     def session(self) -> Client:
         """Return the shared session in TRANSACTION, with nothing marked."""
         if self._shared is None or self._shared.closed:
-            client = self.login()
-            self._clients.remove(client)
-            self._shared = client
-        return self._shared
+            self.share(self.login())
+        return cast("Client", self._shared)
+
+    def share(self, client: Client) -> None:
+        """Keep a session in TRANSACTION for the checks that need one."""
+        self._clients.remove(client)
+        self._shared = client
 
     def drop_session(self) -> None:
         """Cut the shared session off: its state is not known any more."""
@@ -246,6 +263,7 @@ class Probe:
         with contextlib.suppress(NoReply):
             if not client.closed and client.ask("RSET").ok:
                 client.ask("QUIT")
+                client.read_to_end()
         client.close()
 
     # Facts

@@ -33,6 +33,12 @@ class DropsSasl(Honest):
         return [t for t in super().capa() if not (self.user and t.startswith("SASL"))]
 
 
+@fault("capa-both-states")
+class ShrinksSasl(Honest):
+    def capa(self):
+        return [t.partition(" ")[0] if self.user else t for t in super().capa()]
+
+
 @fault("capa-before-login", "warn")
 class LateTop(Honest):
     def capa(self):

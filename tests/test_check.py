@@ -9,6 +9,7 @@ import socket
 import ssl
 import subprocess
 import threading
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -176,6 +177,27 @@ def test_an_expire_0_server_is_not_asked_for_messages(serve, target):
     assert ["skip"] == [r.status for r in results]
 
 
+def test_login_delay_costs_the_later_logins_only(serve, target):
+    """RFC 2449 s6.5: nobody is blamed for enforcing what it announces."""
+
+    class Delaying(Honest):
+        CAPA = (*Honest.CAPA, "LOGIN-DELAY 60")
+
+        def enter(self, name, password):
+            if (name, password) == (USER, PASSWORD) and self.server.logins:
+                return self.err("[LOGIN-DELAY] too soon")
+            self.server.logins += name == USER
+            return super().enter(name, password)
+
+    server = serve(Delaying)
+    server.logins = 0
+
+    results = {r.name: r.status for r in run_checks(target(server))}
+
+    assert ("ok", "ok", "skip") == tuple(results[n] for n in ("login", "rset", "second-session"))
+    assert not {"FAIL", "warn"} & set(results.values())
+
+
 def test_a_server_without_capa_is_only_checked_for_what_it_has(serve, target):
     class Old(Honest):
         def do_capa(self):
@@ -250,6 +272,7 @@ def test_an_unreachable_server_ends_with_69(serve):
     assert (69, 69) == (refused.exit_code, untrusted.exit_code)
     assert "Connection refused" in refused.output
     assert "certificate verify failed" in untrusted.output
+    assert "--insecure" in untrusted.output
 
 
 def test_a_server_that_goes_away_is_unreachable(serve, target):
@@ -286,3 +309,11 @@ def test_list_names_each_check():
     result = CliRunner().invoke(command, ["--list"])
 
     assert [c.name for c in CHECKS] == [line.split()[0] for line in result.output.splitlines()]
+
+
+def test_the_documentation_lists_each_check():
+    text = (Path(__file__).parent.parent / "docs" / "check.md").read_text()
+
+    assert [f"| `{c.name}` | {c.level} | {c.summary.rstrip('.')} | {c.rfc} |" for c in CHECKS] == [
+        line for line in text.splitlines() if line.startswith("| `") and " | RFC " in line
+    ]

@@ -581,8 +581,7 @@ class _Listing:
         """Append a page, or raise PermanentFailure."""
         first = len(self.messages) + 1
         uids = [message.uid for message in page]
-        joined = "\n".join(map(str, uids)) + "\n"
-        if page and (not _UNIQUE_IDS.fullmatch(joined) or joined.count("\n") != len(uids)):
+        if page and not _are_unique_ids(uids):
             uids = [self._checked(number, uid) for number, uid in enumerate(uids, first)]
         before = len(self._seen)
         self._seen.update(uids)
@@ -598,14 +597,25 @@ class _Listing:
                 self.surrogates[number] = message.ascii_size - size
         self.messages.extend(page)
 
-    def _checked(self, number: int, uid: str) -> str:
-        if _UNIQUE_ID.fullmatch(uid):
-            return uid
-        replacement = hashlib.sha256(uid.encode("utf-8", "surrogatepass")).hexdigest()
+    def _checked(self, number: int, uid: object) -> str:
+        text = str(uid)  # a store's own ids need not be strings
+        if _UNIQUE_ID.fullmatch(text):
+            if text is not uid:
+                self.replaced[number] = text
+            return text
+        replacement = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
         if not self.replaced:
-            self._log.warning("maildrop.uid_replaced", user=self._user, uid=uid, by=replacement)
+            self._log.warning("maildrop.uid_replaced", user=self._user, uid=text, by=replacement)
         self.replaced[number] = replacement
         return replacement
+
+
+def _are_unique_ids(uids: Sequence[str]) -> bool:
+    try:
+        joined = "\n".join(uids) + "\n"
+    except TypeError:
+        return False
+    return _UNIQUE_IDS.fullmatch(joined) is not None and joined.count("\n") == len(uids)
 
 
 def _named(plugin: Plugin | object) -> Plugin:

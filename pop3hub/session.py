@@ -255,9 +255,14 @@ class Session:
     def greet(self) -> None:
         """Send the greeting (RFC 1939 s4); with APOP, the only `<` in it begins the stamp."""
         family = "IPv6" if ":" in self.peer.host else "IPv4"
-        greeting = self.text(
-            "greeting", name=self.settings.name, client=f"{family} {self.peer}"
-        ).translate(None, b"<>")
+        room = protocol.REPLY_LIMIT - len(b"+OK  \r\n") - len(self.stamp)
+        greeting = self.language.text(
+            "greeting",
+            ascii=self.plain,
+            limit=room,
+            name=self.settings.name,
+            client=f"{family} {self.peer}",
+        )
         if self.stamp:
             greeting += b" " + self.stamp.encode("ascii")
         self.channel.send(protocol.ok(greeting))

@@ -271,7 +271,7 @@ def _announce(session: Session, n: int, body_lines: int | None, octets: int) -> 
     if body_lines is None:
         session.ok("octets-follow", octets=octets)
     else:
-        session.ok("top-follows", number=n)
+        session.ok("top-follows")
 
 
 def _sent(session: Session, n: int, octets: int, *, whole: bool = True) -> Answer:

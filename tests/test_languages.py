@@ -263,8 +263,8 @@ def test_the_seeds_words_are_kept():
 
     greeting = dutch.text("greeting", ascii=True, name="Luke-POP3", client="IPv4 192.168.99.30")
     assert b"Luke-POP3 tot uw dienst, IPv4 192.168.99.30" == greeting
-    assert b"mogelijkheden volgen" == dutch.text("capabilities-follow", ascii=True)
-    assert b"changing language to 'en'" == ENGLISH.text("language-changed", ascii=True, tag="en")
+    assert b"mogelijkheden volgen." == dutch.text("capabilities-follow", ascii=True)
+    assert b"changing language to 'en'." == ENGLISH.text("language-changed", ascii=True, tag="en")
     accepted = ENGLISH.text("user-accepted", ascii=True, user="luke")
     assert b"user 'luke' accepted, proceed with PASS" == accepted
 
@@ -370,7 +370,7 @@ def test_before_lang_and_utf8_a_text_is_ascii_or_english():
     assert "Nachricht 1 gelöscht".encode() == german.text("message-deleted", ascii=False, number=1)
     assert b"Nachricht 1 geloscht" == german.text("message-deleted", ascii=True, number=1)
     assert "письмо 1 удалено".encode() == russian.text("message-deleted", ascii=False, number=1)
-    assert b"message 1 deleted" == russian.text("message-deleted", ascii=True, number=1)
+    assert b"message 1 deleted." == russian.text("message-deleted", ascii=True, number=1)
 
 
 def test_a_text_whose_ascii_form_would_break_a_rule_is_english_too(tmp_path):
@@ -396,33 +396,36 @@ def test_a_text_whose_ascii_form_would_break_a_rule_is_english_too(tmp_path):
 def test_a_field_is_spelled_in_ascii_where_it_can_be(user, ascii_form):
     text = ENGLISH.text("welcome", ascii=True, user=user)
 
-    assert f"welcome '{ascii_form}'".encode() == text
+    assert f"pass accepted, welcome '{ascii_form}'.".encode() == text
 
 
 def test_controls_in_a_field_become_question_marks():
     text = ENGLISH.text("welcome", ascii=False, user="a\r\n-ERR\x00\x7f\x85\u2028\ud800é")
 
-    assert "welcome 'a??-ERR?????é'".encode() == text
+    assert "pass accepted, welcome 'a??-ERR?????é'.".encode() == text
 
 
 @pytest.mark.parametrize("name", ["[AUTH] x", " [AUTH] x", "\u3000[AUTH] x", "\uff3bAUTH] x"])
 def test_no_field_makes_a_text_look_like_a_response_code(name):
     text = ENGLISH.text("signing-off", ascii=True, name=name)
 
-    assert b"- [AUTH] x signing off" == text
+    assert b"- [AUTH] x signing off." == text
 
 
 def test_braces_in_a_field_are_only_characters():
-    assert b"welcome '{user}{0}'" == ENGLISH.text("welcome", ascii=True, user="{user}{0}")
+    text = ENGLISH.text("welcome", ascii=True, user="{user}{0}")
+
+    assert b"pass accepted, welcome '{user}{0}'." == text
 
 
 def test_a_long_text_is_cut_at_the_border_of_a_character():
-    assert "welcome 'éé".encode() == ENGLISH.text("welcome", ascii=False, limit=14, user="é" * 40)
+    cut = ENGLISH.text("welcome", ascii=False, limit=29, user="é" * 40)
+    assert "pass accepted, welcome 'éé".encode() == cut
     assert b"nothing" == ENGLISH.text("nothing-done", ascii=True, limit=7)
 
 
 def test_a_field_that_isnt_given_is_a_question_mark():
-    assert b"message ? deleted" == ENGLISH.text("message-deleted", ascii=True)
+    assert b"message ? deleted." == ENGLISH.text("message-deleted", ascii=True)
     assert b"? octets" == ENGLISH.text("octets-follow", ascii=True)
     assert b"? bajta" == CATALOGUE.find("pl").text("octets-follow", ascii=True)
 

@@ -1,0 +1,88 @@
+"""The import table of docs/architecture.md holds: what a module may import of ours."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "pop3hub"
+
+# Each module may import what stands here; nothing may import what no row allows.
+TABLE = {
+    "errors": set(),
+    "settings": set(),
+    "hookspecs": set(),
+    "protocol": {"errors"},
+    "maildrop": {"errors"},
+    "languages": {"errors"},
+    "surrogate": set(),
+    "downgrade": {"surrogate"},
+    "auth": {"errors"},
+    "sasl": {"errors", "auth"},
+    "discovery": {"errors"},
+    "listeners": {"errors"},
+    "tls": {"errors", "listeners"},
+    "plugins": {"errors", "hookspecs", "discovery", "maildrop"},
+    "session": {"errors", "auth", "protocol", "maildrop"},
+    "transaction": {"errors", "protocol", "downgrade", "plugins"},
+    "authorization": {"errors", "auth", "protocol", "sasl"},
+    "dispatcher": {"errors", "protocol", "authorization", "transaction", "session"},
+    "defaults": {"errors", "auth", "hookspecs"},
+    "callbacks": {"errors", "hookspecs"},
+    "connection": {"errors", "protocol", "dispatcher", "session"},
+    "server": {
+        *{"errors", "auth", "callbacks", "connection", "defaults", "discovery", "languages"},
+        *{"listeners", "plugins", "protocol", "sasl", "session", "settings", "tls"},
+    },
+}
+
+
+def imports(path):
+    """Our modules that a module imports when it runs; those for types alone are not among them."""
+    tree = ast.parse(path.read_text("utf-8"))
+    typing_only = {
+        node
+        for block in ast.walk(tree)
+        if isinstance(block, ast.If) and ast.unparse(block.test) == "TYPE_CHECKING"
+        for node in ast.walk(block)
+    }
+    for node in ast.walk(tree):
+        if node in typing_only:
+            continue
+        if isinstance(node, ast.ImportFrom) and node.module == "pop3hub":
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("pop3hub."):
+            yield node.module.split(".")[1]
+        elif isinstance(node, ast.Import):
+            yield from (a.name.split(".")[1] for a in node.names if a.name.startswith("pop3hub."))
+
+
+@pytest.mark.parametrize("module", sorted(TABLE))
+def test_a_module_imports_only_what_its_row_allows(module):
+    assert set() == set(imports(PACKAGE / f"{module}.py")) - TABLE[module]
+
+
+def test_what_a_client_reaches_imports_nothing_above_it():
+    below = [path for path in PACKAGE.glob("*.py") if path.stem in TABLE]
+
+    assert set() == {each for path in below for each in imports(path)} - set(TABLE)
+
+
+def test_only_plugins_calls_hookimpls():
+    callers = [
+        path.stem
+        for path in PACKAGE.glob("*.py")
+        if "PluginManager" in path.read_text("utf-8") and path.stem != "plugins"
+    ]
+
+    assert [] == callers
+
+
+def test_only_connection_and_server_touch_a_transport():
+    touching = {
+        path.stem
+        for path in PACKAGE.glob("*.py")
+        if path.stem in TABLE and "transport" in path.read_text("utf-8").lower()
+    }
+
+    assert touching <= {"connection", "server"}

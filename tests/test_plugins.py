@@ -1,0 +1,387 @@
+"""Plugins: registered, checked, asked in order, and blamed for what is theirs."""
+
+import asyncio
+from contextlib import asynccontextmanager
+
+import pluggy
+import pytest
+from structlog.testing import capture_logs
+
+from pop3hub import (
+    ConfigurationError,
+    PermanentFailure,
+    PluginFailure,
+    PopMessage,
+    PopUser,
+    TemporaryFailure,
+    hookimpl,
+)
+from pop3hub.defaults import Defaults
+from pop3hub.plugins import PAGE, Plugins
+
+LUKE = PopUser("luke", "hash")
+
+
+class Backend:
+    """A backend with the three hooks that every one must have."""
+
+    def __init__(self, messages=()):
+        self.messages = messages
+
+    @hookimpl
+    async def get_user(self, name):
+        return LUKE if name == "luke" else None
+
+    @hookimpl
+    def receive_messages(self):
+        return self.messages
+
+    @hookimpl
+    def delete_messages(self, messages):
+        return len(messages)
+
+
+def made(**hooks):
+    """An object with one hookimpl for each function given."""
+    plugin = type("Made", (), {})()
+    for name, function in hooks.items():
+        setattr(plugin, name, hookimpl(function))
+    return plugin
+
+
+def plugins(*extensions, backend=None, **settings):
+    return Plugins(backend or Backend(), extensions, **settings)
+
+
+# Order
+
+
+async def test_an_extension_is_asked_before_the_backend():
+    han = PopUser("han")
+    asked = plugins(made(get_user=lambda name: han if name == "han" else None))
+
+    assert han == await asked.get_user("han", None)
+    assert LUKE == await asked.get_user("luke", None)
+    assert None is await asked.get_user("leia", None)
+    assert ["Made", "Backend"] == asked.implementers("get_user")
+
+
+async def test_a_coroutine_that_comes_to_none_lets_the_next_one_answer():
+    """pluggy alone would take the first coroutine for an answer."""
+
+    async def nobody(name):
+        return None
+
+    assert LUKE == await plugins(made(get_user=nobody)).get_user("luke", None)
+
+
+async def test_false_ends_the_search_for_who_compares_the_password():
+    asked = []
+    last = made(compare_password=lambda raw: asked.append(raw) or True)
+    first = made(compare_password=lambda: False)
+
+    both = Plugins(Backend(), [last_named(last), first])
+
+    assert False is await both.compare_password("x", LUKE, None)
+    assert [] == asked
+
+
+def last_named(plugin):
+    type(plugin).__name__ = "Last"
+    return plugin
+
+
+# Blame
+
+
+@pytest.mark.parametrize("error", [ValueError("x"), KeyError("luke"), RuntimeError()])
+async def test_what_a_hookimpl_raises_is_logged_with_its_name_and_becomes_a_plugin_failure(error):
+    async def broken(name):
+        raise error
+
+    with capture_logs() as logs, pytest.raises(PluginFailure) as failure:
+        await plugins(made(get_user=broken)).get_user("luke", None)
+
+    assert ("get_user", "Made") == (failure.value.hook, failure.value.plugin)
+    assert "SYS/TEMP" == failure.value.code
+    assert [("hook.failed", "get_user", "Made")] == [
+        (line["event"], line["hook"], line["plugin"]) for line in logs
+    ]
+
+
+async def test_a_pop_error_passes_as_it_is():
+    error = PermanentFailure("message-gone")
+
+    async def gone(name):
+        raise error
+
+    with pytest.raises(PermanentFailure) as raised:
+        await plugins(made(get_user=gone)).get_user("luke", None)
+
+    assert error is raised.value
+
+
+async def test_a_hook_that_hangs_becomes_a_temporary_failure():
+    async def hang(name):
+        await asyncio.Event().wait()
+
+    with capture_logs() as logs, pytest.raises(TemporaryFailure):
+        await plugins(made(get_user=hang), hook_timeout=0.01).get_user("luke", None)
+
+    assert ["hook.timeout"] == [line["event"] for line in logs]
+
+
+async def test_a_session_that_is_cancelled_inside_a_hook_is_cancelled():
+    inside = asyncio.Event()
+
+    async def hang(name):
+        inside.set()
+        await asyncio.Event().wait()
+
+    task = asyncio.create_task(plugins(made(get_user=hang)).get_user("luke", None))
+    await inside.wait()
+    task.cancel()
+
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def test_one_slow_hook_costs_no_other_its_time():
+    """The watch cancels the call that is late, and that one only."""
+
+    async def hang(name):
+        await asyncio.Event().wait()
+
+    async def wait_a_little(name):
+        await asyncio.sleep(0.02)
+        return LUKE
+
+    late = plugins(made(get_user=hang), hook_timeout=0.01)
+    patient = plugins(made(get_user=wait_a_little), hook_timeout=5)
+
+    results = await asyncio.gather(
+        late.get_user("luke", None), patient.get_user("luke", None), return_exceptions=True
+    )
+
+    assert [TemporaryFailure, PopUser] == [type(result) for result in results]
+
+
+async def test_an_observer_that_fails_stops_nobody():
+    heard = []
+    broken = made(session_closed=lambda session: 1 / 0)
+    working = last_named(made(session_closed=lambda session: heard.append(session)))
+
+    with capture_logs() as logs:
+        await plugins(broken, working).session_closed("a session")
+
+    assert (["a session"], ["hook.failed"]) == (heard, [line["event"] for line in logs])
+
+
+# Registration
+
+
+def test_a_class_is_refused_where_an_instance_belongs():
+    with pytest.raises(ConfigurationError, match="give an instance"):
+        Plugins(Backend)
+
+
+def test_a_misspelt_hook_is_refused_by_name():
+    with pytest.raises(ConfigurationError, match=r"'get_usr', which is no hook"):
+        plugins(made(get_usr=lambda name: None))
+
+
+def test_an_argument_that_the_hook_does_not_have_is_refused():
+    with pytest.raises(ConfigurationError, match="username"):
+        plugins(made(get_user=lambda username: None))
+
+
+@pytest.mark.parametrize("options", [{"wrapper": True}, {"hookwrapper": True}])
+def test_a_wrapper_is_refused_with_the_reason(options):
+    plugin = type("Wraps", (), {})()
+
+    def around(name):
+        return (yield)
+
+    plugin.get_user = pluggy.HookimplMarker("pop3hub")(**options)(around)
+
+    with pytest.raises(ConfigurationError, match="wrappers are not supported"):
+        plugins(plugin)
+
+
+@pytest.mark.parametrize("hook", ["get_user", "receive_messages", "delete_messages"])
+def test_a_backend_without_a_required_hook_is_refused_by_name(hook):
+    backend = made(**{
+        name: lambda: None
+        for name in ("get_user", "receive_messages", "delete_messages")
+        if name != hook
+    })  # fmt: skip
+
+    with pytest.raises(ConfigurationError, match=f"backend 'Made' .* has no {hook}"):
+        Plugins(backend)
+
+
+def test_two_plugins_of_one_name_are_refused():
+    with pytest.raises(ConfigurationError, match="two plugins are named 'Made'"):
+        plugins(made(ready=lambda: None), made(ready=lambda: None))
+
+
+# Start and stop
+
+
+async def test_plugins_start_in_order_and_stop_in_reverse():
+    events = []
+
+    def part(name):
+        plugin = made(
+            startup=lambda server: events.append(f"start {name}"),
+            shutdown=lambda server: events.append(f"stop {name}"),
+        )
+        type(plugin).__name__ = name
+        return plugin
+
+    both = plugins(part("A"), part("B"))
+    await both.startup()
+    await both.shutdown()
+
+    assert ["start A", "start B", "stop B", "stop A"] == events
+
+
+async def test_a_startup_that_fails_shuts_down_what_had_started():
+    events = []
+    first = made(startup=lambda: events.append("start"), shutdown=lambda: events.append("stop"))
+
+    def refuse():
+        raise ConfigurationError("no server there")
+
+    second = last_named(made(startup=refuse, shutdown=lambda: events.append("never")))
+
+    with pytest.raises(ConfigurationError, match="no server there"):
+        await plugins(first, second).startup()
+
+    assert ["start", "stop"] == events
+
+
+# Listings
+
+
+async def test_a_maildrop_may_come_in_pages():
+    async def pages():
+        yield [PopMessage("a", 1)]
+        yield [PopMessage("b", 2), PopMessage("c", 3)]
+
+    maildrop = await plugins(backend=Backend(pages())).receive_messages(LUKE, None)
+
+    assert ["1 a\r\n", "2 b\r\n", "3 c\r\n"] == maildrop.unique_ids(1, 10)
+
+
+async def test_pages_that_break_off_are_closed_and_fail_the_login():
+    closed = []
+
+    async def pages():
+        try:
+            yield [PopMessage("a", 1)]
+            raise OSError("the store went away")
+        finally:
+            closed.append(True)
+
+    with capture_logs(), pytest.raises(PluginFailure):
+        await plugins(backend=Backend(pages())).receive_messages(LUKE, None)
+
+    assert [True] == closed
+
+
+async def test_a_long_listing_leaves_the_loop_to_others():
+    messages = [PopMessage(str(n), 1) for n in range(3 * PAGE)]
+    listing = asyncio.create_task(plugins(backend=Backend(messages)).receive_messages(LUKE, None))
+    turns = 0
+    while not listing.done():
+        turns += 1
+        await asyncio.sleep(0)
+
+    assert len(messages) == len(await listing)
+    assert turns > 3
+
+
+@pytest.mark.parametrize(
+    "uid", ["", "a b", "é", "x" * 71, "line\nbreak", "\x7f", "\n", "a\n"], ids=repr
+)
+async def test_a_unique_id_that_cannot_be_sent_is_replaced_by_its_hash(uid):
+    """RFC 1939 s7: 1 to 70 characters 0x21 to 0x7E."""
+    message = PopMessage(uid, 1)
+
+    with capture_logs() as logs:
+        maildrop = await plugins(
+            backend=Backend([PopMessage("fine", 1), message])
+        ).receive_messages(LUKE, None)
+
+    assert 64 == len(maildrop.unique_id(2))
+    assert (uid, "fine") == (message.uid, maildrop.unique_id(1))
+    assert ["maildrop.uid_replaced"] == [line["event"] for line in logs]
+
+
+async def test_an_id_that_is_no_string_is_sent_as_one():
+    maildrop = await plugins(backend=Backend([PopMessage(7, 1)])).receive_messages(LUKE, None)
+
+    assert ("7", ["1 7\r\n"]) == (maildrop.unique_id(1), maildrop.unique_ids(1, 1))
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        [PopMessage("same", 1), PopMessage("same", 2)],
+        [PopMessage("a", -1)],
+        [PopMessage("a", None)],
+        [PopMessage("a", 1.5)],
+    ],
+)
+async def test_a_listing_that_cannot_be_true_fails_the_login(messages):
+    with capture_logs(), pytest.raises(PermanentFailure, match="maildrop-damaged"):
+        await plugins(backend=Backend(messages)).receive_messages(LUKE, None)
+
+
+# pop3hub's own
+
+
+async def test_the_default_lock_lets_in_one_session_and_is_released_by_its_context():
+    asked = plugins(defaults=Defaults(None, None))
+
+    async with await asked.lock_maildrop(LUKE, None):
+        with pytest.raises(Exception, match="maildrop-in-use"):
+            await asked.enter(await asked.lock_maildrop(LUKE, None))
+        async with await asked.lock_maildrop(PopUser("leia"), None):
+            pass
+    async with await asked.lock_maildrop(LUKE, None):
+        pass
+
+
+async def test_the_default_remembers_the_last_login():
+    asked = plugins(defaults=Defaults(None, None))
+
+    assert float("inf") == await asked.since_last_login(LUKE, None)
+    assert 0 <= await asked.since_last_login(LUKE, None) < 60
+
+
+async def test_an_extensions_lock_takes_the_place_of_the_default():
+    held = []
+
+    @asynccontextmanager
+    async def lock(user):
+        held.append(user.name)
+        yield 42
+        held.clear()
+
+    asked = plugins(made(lock_maildrop=lock), defaults=Defaults(None, None))
+    context = await asked.lock_maildrop(LUKE, None)
+
+    assert (42, ["luke"]) == (await asked.enter(context), held)
+    await asked.leave(context)
+    assert [] == held
+
+
+def test_calls_are_counted_by_hook_and_plugin():
+    asked = plugins()
+    asyncio.run(asked.get_user("luke", None))
+
+    calls = asked.calls["get_user", "Backend"]
+    assert (1, 0) == (calls.number, calls.failures)
+    assert calls.seconds > 0

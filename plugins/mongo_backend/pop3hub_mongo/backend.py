@@ -1,0 +1,308 @@
+"""The backend: pop3hub's hooks, over the parts that do the work.
+
+What needs PyMongo is imported at the start, not before: a command line that only wants help shall
+not wait for it.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from pop3hub.errors import ConfigurationError, MaildropNotEmpty, PermanentFailure
+from pop3hub.hookspecs import hookimpl
+from pop3hub_mongo.messages import MongoMessage
+from pop3hub_mongo.options import DEFAULT_DATABASE, MongoOptions, options
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping, Sequence
+    from contextlib import AbstractAsyncContextManager
+
+    import click
+
+    from pop3hub.auth import PopUser
+    from pop3hub.maildrop import PopMessage
+    from pop3hub.server import PopServer
+    from pop3hub.session import Session
+    from pop3hub_mongo.driver import Driver
+    from pop3hub_mongo.lease import Leases
+    from pop3hub_mongo.mapped import MappedStore
+    from pop3hub_mongo.own import OwnStore
+    from pop3hub_mongo.purge import Purge
+    from pop3hub_mongo.sweep import Sweeper, Swept
+
+DAY = 86_400.0
+
+
+class MongoBackend:
+    """Users and mail in MongoDB, shared by any number of processes.
+
+    For a schema that `[mongo.schema]` can't describe, make a subclass and override `find_user`,
+    `list_messages`, `open_contents` or `remove_messages`, each by itself: lease, recovery and the
+    translation of errors stay.
+    """
+
+    driver: Driver
+    store: OwnStore | MappedStore
+    leases: Leases
+    purge: Purge
+    sweeper: Sweeper
+
+    def __init__(self, client: Any = None) -> None:
+        """Use a client of motor's or PyMongo's that the program has, or make one at the start."""
+        self._client = client
+        self.options = MongoOptions()
+        self._node = f"{socket.gethostname()}:{os.getpid()}"
+        self._log = structlog.get_logger("pop3hub.mongo")
+
+    # What a subclass may override
+
+    async def find_user(self, name: str) -> PopUser | None:
+        """Return the user of this name, or None."""
+        return await self.store.find_user(name)
+
+    def list_messages(self, user: PopUser) -> AsyncIterator[Sequence[PopMessage]]:
+        """Yield pages of `MongoMessage`s, oldest first."""
+        return self.store.list_messages(user)
+
+    async def open_contents(
+        self, message: MongoMessage, user: PopUser
+    ) -> bytes | AsyncIterator[bytes]:
+        """Return a message's octets, or a generator of chunks."""
+        return await self.store.open_contents(message, user)
+
+    async def remove_messages(self, name: str, ids: Sequence[Any]) -> int:
+        """Remove the messages with these `MongoMessage.id`s; return how many are gone.
+
+        One that was gone before counts. May be called again for the same messages, by another
+        process, and without a session: after a crash the next login and the sweeper finish it.
+        """
+        return await self.store.remove_messages(name, ids)
+
+    # Life
+
+    @hookimpl
+    def register_options(self) -> Sequence[click.Option]:
+        """Give the command line its options."""
+        return options()
+
+    @hookimpl
+    def register_commands(self, group: click.Group) -> None:
+        """Give the command line its commands."""
+        from pop3hub_mongo.commands import register  # noqa: PLC0415 - only a command line needs it
+
+        register(group, self)
+
+    @hookimpl
+    def configure(self, options: Mapping[str, Any]) -> None:
+        """Take the settings."""
+        self.options = MongoOptions.parse(options)
+
+    @hookimpl
+    async def startup(self, server: PopServer | None) -> None:
+        """Connect, make indexes, begin to keep leases; sweep in the background if this serves."""
+        from pop3hub_mongo.driver import Driver  # noqa: PLC0415 - see the module's docstring
+
+        if self._client is not None:
+            self.driver = Driver(self._client, owned=False)
+        else:
+            self.driver = Driver.open(self.options.driver, self.options.read_uri())
+        try:
+            with self.driver.errors_at_start():
+                await self.driver.ping()
+                await self._open()
+        except BaseException:
+            await self.driver.close()
+            raise
+        self.leases.start()
+        if server is not None:
+            self.sweeper.start()
+
+    async def _open(self) -> None:
+        from pop3hub_mongo.lease import Leases  # noqa: PLC0415 - see the module's docstring
+        from pop3hub_mongo.mapped import MappedStore  # noqa: PLC0415
+        from pop3hub_mongo.own import OwnStore  # noqa: PLC0415
+        from pop3hub_mongo.purge import Purge  # noqa: PLC0415
+        from pop3hub_mongo.sweep import Sweeper  # noqa: PLC0415
+
+        schema = self.options.schema
+        in_uri = self.driver.default_database()
+        if schema is None:
+            ours = self.driver.database(self.options.database or in_uri or DEFAULT_DATABASE)
+            own = self.store = OwnStore(self.driver, ours)
+            await own.create_indexes()
+            leavings = {"chunks": own.bodies.chunks}
+        else:
+            if not (schema.database or in_uri):
+                raise ConfigurationError(
+                    "[mongo.schema] needs the name of the database: at the end of the URI "
+                    "(mongodb://host/NAME), or as `database`"
+                )
+            theirs = self.driver.database(schema.database or in_uri or "")
+            ours = self.driver.database(self.options.database or DEFAULT_DATABASE)
+            mapped = self.store = MappedStore(schema, theirs, ours)
+            await mapped.create_indexes(allowed=self.options.create_indexes)
+            leavings = {"sizes": mapped.sizes}
+        self.leases = Leases(ours["leases"])
+        await self.leases.create_indexes()
+        self.purge = Purge(self.leases.collection, self.remove_messages)
+        self.sweeper = Sweeper(
+            self.leases, self.purge, self.store.messages, turns=ours["turns"], **leavings
+        )
+
+    @hookimpl
+    async def shutdown(self) -> None:
+        """Disconnect."""
+        await self.sweeper.stop()
+        await self.leases.stop()
+        await self.driver.close()
+
+    @hookimpl
+    async def ready(self) -> None:
+        """Raise TemporaryFailure unless a primary answers."""
+        with self.driver.errors():
+            await self.driver.ping()
+
+    # Sessions
+
+    @hookimpl
+    async def get_user(self, name: str) -> PopUser | None:
+        """Return the user of this name, or None."""
+        with self.driver.errors():
+            return await self.find_user(name)
+
+    @hookimpl
+    def lock_maildrop(self, user: PopUser, session: Session) -> AbstractAsyncContextManager[int]:
+        """Return the lease on the maildrop; entering it gives its fence."""
+        return self._leased(user.name, session)
+
+    @asynccontextmanager
+    async def _leased(self, name: str, session: Session) -> AsyncIterator[int]:
+        with self.driver.errors():
+            lease = await self.leases.acquire(
+                name,
+                session.id,
+                lambda: session.abort("lease lost"),
+                node=self._node,
+                peer=str(session.peer),
+            )
+        try:
+            if lease.purge:
+                with self.driver.errors():
+                    await self.purge.finish(name, lease.purge)
+            yield lease.fence
+        finally:
+            with self.driver.errors():
+                await self.leases.release(lease)
+
+    @hookimpl
+    async def since_last_login(self, user: PopUser, session: Session) -> float:
+        """Note a login in the lease; return the seconds since the one before."""
+        with self.driver.errors():
+            return await self.leases.since_last_login(user.name, session.id)
+
+    @hookimpl
+    async def expire_messages(self, user: PopUser, days: int, session: Session) -> int | None:
+        """Remove what arrived so many days ago; None where another program keeps the mail."""
+        if self.options.schema is not None:
+            return None
+        with self.driver.errors():
+            ids = await self._own.older_than(user.name, days * DAY)
+            return await self.purge.remove(user.name, session.id, session.fence, ids)
+
+    @hookimpl
+    def receive_messages(self, user: PopUser) -> AsyncIterator[Sequence[PopMessage]]:
+        """Return the pages of a user's messages."""
+        return self.driver.errors_in(self.list_messages(user))
+
+    @hookimpl
+    async def load_contents(
+        self, message: PopMessage, session: Session
+    ) -> bytes | AsyncIterator[bytes] | None:
+        """Return a message's octets, or a generator of chunks."""
+        if not isinstance(message, MongoMessage) or session.user is None:
+            return None
+        with self.driver.errors():
+            contents = await self.open_contents(message, session.user)
+        return contents if isinstance(contents, bytes) else self.driver.errors_in(contents)
+
+    @hookimpl
+    async def delete_messages(self, messages: Sequence[PopMessage], session: Session) -> int | None:
+        """Remove messages in the name of the session's lease; without it, nothing is removed."""
+        ids = [message.id for message in messages if isinstance(message, MongoMessage)]
+        if len(ids) != len(messages) or session.user is None:
+            return None
+        with self.driver.errors():
+            return await self.purge.remove(session.user.name, session.id, session.fence, ids)
+
+    # The store
+
+    @property
+    def _own(self) -> OwnStore:
+        """The store of pop3hub's own schema. Raises PermanentFailure where there is another's."""
+        if self.options.schema is not None:
+            self._log.error("mongo.schema_is_foreign", remedy="use the program that keeps the mail")
+            raise PermanentFailure
+        return self.store  # type: ignore[return-value] # without a schema it is OwnStore
+
+    @hookimpl
+    async def store_user(self, user: PopUser, replace: bool) -> bool:  # noqa: FBT001 - as the hook has it
+        """Keep a user."""
+        with self.driver.errors():
+            return await self._own.store_user(user, replace=replace)
+
+    @hookimpl
+    async def remove_user(self, name: str, with_mail: bool) -> bool:  # noqa: FBT001 - as the hook has it
+        """Remove a user, whose maildrop is locked meanwhile."""
+        store = self._own
+        with self.driver.errors():
+            user = await store.users.find_one({"_id": store.key(name)}, {"_id": 1})
+            if user is None:
+                return False
+            key = user["_id"]
+            owner = f"remove-{secrets.token_hex(8)}"
+            lease = await self.leases.acquire(key, owner, lambda: None, node=self._node)
+            try:
+                ids = await store.all_ids(key)
+                if ids and not with_mail:
+                    raise MaildropNotEmpty
+                await self.purge.remove(key, owner, lease.fence, ids)
+                await store.users.delete_one({"_id": key})
+            finally:
+                await self.leases.release(lease)
+        return True
+
+    @hookimpl
+    def list_users(self) -> AsyncIterator[Sequence[PopUser]]:
+        """Return the pages of all users."""
+        return self.driver.errors_in(self.store.list_users())
+
+    @hookimpl
+    async def store_message(
+        self, name: str, contents: bytes | AsyncIterator[bytes], uid: str | None = None
+    ) -> str:
+        """Put a message into a maildrop; a majority has it when this returns."""
+        with self.driver.errors():
+            return await self._own.store_message(name, contents, uid)
+
+    # For operators
+
+    async def sweep(self, young: float) -> Swept:
+        """Do away with what interrupted work left behind."""
+        with self.driver.errors():
+            return await self.sweeper.sweep(young)
+
+    async def list_locks(self) -> list[dict[str, Any]]:
+        """Return the documents of all leases that are held."""
+        with self.driver.errors():
+            return await self.leases.listed()
+
+    async def break_lock(self, name: str) -> bool:
+        """Take a maildrop's lease away; return False if nobody holds it."""
+        with self.driver.errors():
+            return await self.leases.break_off(self.store.key(name))

@@ -1,0 +1,79 @@
+"""Removal that is finished by whoever comes next.
+
+First the intent is written into the lease's document, by nobody but the holder of the lease; then
+messages and bodies go; then the intent. Every step can be repeated: ids are never used again, so a
+late or a doubled removal takes nothing but what its session had marked.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from pymongo.errors import AutoReconnect
+
+from pop3hub.errors import TemporaryFailure
+from pop3hub_mongo.lease import KEPT
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+    Remove = Callable[[str, Sequence[Any]], Awaitable[int]]
+
+INTENT = 100_000
+"""Messages in one intent: far below the 16 MiB of a document."""
+BATCH = 1_000
+"""Messages that are removed by one command."""
+ATTEMPTS = 3
+"""Tries for one batch, where the primary goes away in between."""
+
+
+class Purge:
+    """The removals of one backend; `remove` does one batch and returns how many are gone now."""
+
+    def __init__(self, leases: Any, remove: Remove) -> None:
+        self._leases = leases
+        self._remove = remove
+
+    async def remove(self, name: str, owner: str, fence: int, ids: Sequence[Any]) -> int:
+        """Remove messages in the name of a lease's holder; return how many of them are gone.
+
+        Raises TemporaryFailure, with nothing removed, for one who doesn't hold the lease any more.
+        """
+        gone = 0
+        for start in range(0, len(ids), INTENT):
+            intent = {"fence": fence, "ids": list(ids[start : start + INTENT])}
+            held = {
+                "_id": name,
+                "owner": owner,
+                "fence": fence,
+                "purge": None,
+                "$expr": {"$gt": ["$exp", "$$NOW"]},
+            }
+            written = await self._leases.update_one(
+                held, {"$set": {"purge": intent}, "$unset": {"gc": 1}}
+            )
+            if not written.matched_count:
+                raise TemporaryFailure
+            gone += await self.finish(name, intent)
+        return gone
+
+    async def finish(self, name: str, intent: Mapping[str, Any]) -> int:
+        """Do what an intent says, and take it away; return how many messages are gone."""
+        ids = intent["ids"]
+        gone = 0
+        for start in range(0, len(ids), BATCH):
+            gone += await self._persistently(name, ids[start : start + BATCH])
+        if gone == len(ids):
+            await self._leases.update_one(
+                {"_id": name, "purge.fence": intent["fence"]},
+                [{"$set": {"gc": {"$add": ["$$NOW", KEPT * 1000]}}}, {"$unset": "purge"}],
+            )
+        return gone
+
+    async def _persistently(self, name: str, ids: Sequence[Any]) -> int:
+        for _ in range(ATTEMPTS - 1):
+            try:
+                return await self._remove(name, ids)
+            except AutoReconnect:  # the next try waits for a primary first
+                continue
+        return await self._remove(name, ids)

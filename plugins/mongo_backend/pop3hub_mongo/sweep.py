@@ -1,0 +1,163 @@
+"""What interrupted work left behind: intents, chunks without a message, sizes without one.
+
+Run by `pop3hub --backend mongo sweep`, and in the background by one node at a time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import secrets
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import structlog
+from bson import ObjectId
+from pymongo.errors import DuplicateKeyError, PyMongoError
+
+from pop3hub.errors import MaildropInUse, PopError
+from pop3hub_mongo.bodies import CHUNK_INDEX
+from pop3hub_mongo.options import YOUNG
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from pop3hub_mongo.lease import Leases
+    from pop3hub_mongo.purge import Purge
+
+INTERVAL = 600.0
+"""Seconds between two sweeps in the background, over all nodes."""
+LONGEST = 300.0
+"""Seconds that one sweep in the background may take; the next one goes on."""
+BATCH = 1_000
+
+
+@dataclass(slots=True)
+class Swept:
+    """What a sweep found and did away with."""
+
+    removals: int = 0
+    bodies: int = 0
+    sizes: int = 0
+
+
+class Sweeper:
+    """Sweeps one database; `chunks` and `sizes` are None where the schema doesn't have them."""
+
+    def __init__(
+        self,
+        leases: Leases,
+        purge: Purge,
+        messages: Any,
+        *,
+        turns: Any,
+        chunks: Any = None,
+        sizes: Any = None,
+    ) -> None:
+        """Sweep what these parts share; in the collection `turns` nodes see whose turn it is."""
+        self._leases = leases
+        self._purge = purge
+        self._messages = messages
+        self._turns = turns
+        self._chunks = chunks
+        self._sizes = sizes
+        self._task: asyncio.Task[None] | None = None
+        self._log = structlog.get_logger("pop3hub.mongo")
+
+    async def sweep(self, young: float = YOUNG) -> Swept:
+        """Do all there is to do; `young` in seconds. Raises PyMongoError."""
+        swept = Swept()
+        await self._removals(swept)
+        if self._chunks is not None:
+            await self._bodies(swept, young)
+        if self._sizes is not None:
+            await self._old_sizes(swept)
+        return swept
+
+    def start(self) -> None:
+        """Sweep in the background from now on."""
+        self._task = asyncio.get_running_loop().create_task(self._sweep_for_ever())
+
+    async def stop(self) -> None:
+        """Stop sweeping in the background."""
+        task, self._task = self._task, None
+        if task:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    async def _sweep_for_ever(self) -> None:
+        while True:
+            await asyncio.sleep(INTERVAL * random.uniform(0.5, 1.0))  # noqa: S311 - spreads the nodes
+            try:
+                if await self._is_our_turn():
+                    async with asyncio.timeout(LONGEST):
+                        swept = await self.sweep()
+                    self._log.info("mongo.swept", removals=swept.removals, bodies=swept.bodies)
+            except (PyMongoError, PopError, TimeoutError) as exc:
+                self._log.warning("mongo.sweep_failed", error=str(exc)[:200])
+
+    async def _is_our_turn(self) -> bool:
+        """Return whether no node has swept for an interval, and take the turn."""
+        now = datetime.now(UTC)
+        try:
+            await self._turns.update_one(
+                {"_id": "sweep", "next": {"$lte": now}},
+                {"$set": {"next": now + timedelta(seconds=INTERVAL)}},
+                upsert=True,
+            )
+        except DuplicateKeyError:
+            return False
+        return True
+
+    async def _removals(self, swept: Swept) -> None:
+        """Finish the removals of sessions that are gone."""
+        left = {"purge": {"$exists": True}, "$expr": {"$lte": ["$exp", "$$NOW"]}}
+        names = [found["_id"] async for found in self._leases.collection.find(left, {"_id": 1})]
+        for name in names:
+            try:
+                lease = await self._leases.acquire(
+                    name, f"sweep-{secrets.token_hex(8)}", lambda: None
+                )
+            except MaildropInUse:  # who holds it now has finished the removal
+                continue
+            try:
+                if lease.purge:
+                    await self._purge.finish(name, lease.purge)
+                    swept.removals += 1
+            finally:
+                await self._leases.release(lease)
+
+    async def _bodies(self, swept: Swept, young: float) -> None:
+        """Remove the chunks of deliveries and removals that were broken off."""
+        oldest = ObjectId.from_datetime(datetime.now(UTC) - timedelta(seconds=young))
+        fields = {"_id": 0, "user": 1, "files_id": 1, "n": 1}
+        cursor = self._chunks.find({"files_id": {"$lt": oldest}}, fields).hint(CHUNK_INDEX)
+        async for batch in _batches(cursor, "files_id"):
+            for message_id in await self._without_message(list(batch)):
+                await self._chunks.delete_many({"user": batch[message_id], "files_id": message_id})
+                swept.bodies += 1
+
+    async def _old_sizes(self, swept: Swept) -> None:
+        """Forget the sizes of messages that their own program has removed."""
+        async for batch in _batches(self._sizes.find({}, {"_id": 1}), "_id"):
+            gone = await self._without_message(list(batch))
+            await self._sizes.delete_many({"_id": {"$in": gone}})
+            swept.sizes += len(gone)
+
+    async def _without_message(self, ids: list[Any]) -> list[Any]:
+        found = self._messages.find({"_id": {"$in": ids}}, {"_id": 1})
+        there = {message["_id"] async for message in found}
+        return [message_id for message_id in ids if message_id not in there]
+
+
+async def _batches(cursor: Any, field: str) -> AsyncIterator[dict[Any, Any]]:
+    """Yield the distinct values of a field with their users, some at a time."""
+    batch: dict[Any, Any] = {}
+    async for found in cursor:
+        batch[found[field]] = found.get("user")
+        if len(batch) == BATCH:
+            yield batch
+            batch = {}
+    if batch:
+        yield batch

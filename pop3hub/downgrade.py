@@ -3,7 +3,8 @@
 Octets in, octets out, between a message's loader and its encoder. Bodies pass untouched; header
 blocks, those of MIME parts and of enclosed messages too, are held until they are whole. A block
 whose octets outside ASCII are not valid UTF-8 is ordinary legacy mail and goes out as stored.
-The structure followed is the one that a client finds in the surrogate.
+What begins with no field is text, not a header. The structure followed is the one that a client
+finds in the surrogate, so that a surrogate is its own surrogate.
 """
 
 from __future__ import annotations
@@ -149,7 +150,6 @@ class Downgrader:
                     break
                 if length and not _begins_header(data, position):
                     self._state = _State.BODY
-                    self._line_start = True
                     continue
             if self._state is not _State.BODY:
                 block = bytes(data[position : line.start])

@@ -2,6 +2,7 @@
 
 import email
 import email.header
+import re
 import time
 from itertools import pairwise
 
@@ -418,6 +419,12 @@ def test_the_parts_of_a_digest_are_messages():
     assert text.replace("X: é\n", "", 1) == structure(text)
 
 
+def test_a_boundary_that_is_open_stays_the_outer_one():
+    text = multipart("b", multipart("b", "\nX: é\n\nX: é"), subtype="digest")
+
+    assert text.replace("X: é\n", "", 1) == structure(text)
+
+
 def test_the_structure_is_that_of_the_surrogate():
     """A part loses a Content-Type that ASCII can't show, and is a message then in a digest."""
     text = multipart("b", "Content-Type: text/é\n\nX: é\n", subtype="digest")
@@ -446,6 +453,15 @@ def test_no_more_than_the_limit_is_held():
     fed = sum(len(downgrader.feed(b"X: a\r\n")) for _ in range(1000))
 
     assert 6000 - 106 <= fed
+
+
+def test_no_more_than_a_line_is_held_of_a_body():
+    downgrader = Downgrader()
+    downgrader.feed(b"Content-Type: multipart/mixed; boundary=b\n\n--b")
+
+    fed = sum(len(downgrader.feed(b"     ")) for _ in range(1000))
+
+    assert 5000 - downgrade.LINE_LIMIT <= fed
 
 
 def test_parts_over_the_limit_go_out_as_stored(monkeypatch):
@@ -478,6 +494,15 @@ def test_time_grows_no_faster_than_the_header(name, hostile):
 
     assert time.process_time() - start < 12
     assert octets.isascii()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("line", [b"X: a\n", b"--\n", b"aa", b"\n "])
+def test_time_grows_no_faster_than_the_number_of_chunks(line):
+    start = time.process_time()
+    surrogate(b"X: a\n" + line * (downgrade.HEADER_LIMIT // len(line)), 1)
+
+    assert time.process_time() - start < 12
 
 
 @pytest.mark.slow
@@ -540,11 +565,36 @@ PIECES = [
     *(b"To: ", b"Subject: ", b"X: ", b"Return-Path: <", b"Content-Disposition: a; b=", b'"', b"\\"),
     *("é".encode(), "é\n".encode(), b"\xe9", b"\xc3", b"<", b">", b"(", b")", b",", b";", b"a@b"),
 ]
-octets = st.one_of(st.binary(max_size=200), st.lists(st.sampled_from(PIECES)).map(b"".join))
+LINES = [
+    *(
+        "",
+        "",
+        "é",
+        "--b",
+        "--b",
+        "--c",
+        "--b--",
+        "--c--",
+        "X: é",
+        "X: a",
+        " é",
+        "To: é@b,",
+        "To: b",
+    ),
+    "Content-Type: multipart/mixed; boundary=b",
+    "Content-Type: multipart/digest; boundary=c; name=é",
+    "Content-Type: message/rfc822",
+    "Content-Type: text/é",
+]
+octets = st.one_of(
+    st.binary(max_size=200),
+    st.lists(st.sampled_from(PIECES)).map(b"".join),
+    st.lists(st.sampled_from(LINES), max_size=40).map(lambda lines: "\n".join(lines).encode()),
+)
 
 
 @given(octets, st.lists(st.integers(0, 300)), st.sampled_from([20, 60, 1000]))
-@example(b"X: a\n\r\n", [5, 6], 1000)
+@example(b"X: a\n\r\nX: \xc3\xa9", [6], 1000)
 def test_each_split_gives_the_same(message, cuts, limit):
     whole = Downgrader(header_limit=limit)
     expected = whole.feed(message) + whole.end()
@@ -591,7 +641,7 @@ def test_it_changes_nothing_unless_it_says_so(message):
 
 @given(octets)
 def test_no_header_of_valid_utf8_has_an_octet_outside_ascii(message):
-    header = b"A: b\n" + message.replace(b"\n\n", b"\n").replace(b"\n\r\n", b"\n") + b"\n\n"
+    header = re.sub(rb"\n(?:\r?\n)+", b"\n", b"A: b\n" + message + b"\n") + b"\n"
     shown_header = surrogate(header).partition(b"\n\n")[0]
 
     try:

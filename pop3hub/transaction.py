@@ -136,7 +136,7 @@ def _transmit(session: Session, n: int, body_lines: int | None) -> Answer:
             message.ascii_size = message.size
         if message.ascii_size != message.size:
             return _stream(session, n, body_lines)
-    _announce(session, n, body_lines, message.size)
+    _announce(session, body_lines, message.size)
     if message.wire_ready and body_lines is None:
         session.channel.send(contents + protocol.END)
         return _sent(session, n, len(contents))
@@ -159,7 +159,7 @@ async def _stream(session: Session, n: int, body_lines: int | None) -> None:
     async with aclosing(await _open(session, n)) as chunks:
         # What fails before the first chunk can still be told to the client.
         first = await anext(chunks, b"")
-        _announce(session, n, body_lines, session.maildrop.size(n, surrogate=surrogate))
+        _announce(session, body_lines, session.maildrop.size(n, surrogate=surrogate))
         try:
             if message.wire_ready and body_lines is None and not downgrader:
                 octets = await _pass_on(session, first, chunks)
@@ -267,7 +267,7 @@ def _remember(session: Session, n: int, downgrader: Downgrader) -> None:
         session.maildrop.measured(n)
 
 
-def _announce(session: Session, n: int, body_lines: int | None, octets: int) -> None:
+def _announce(session: Session, body_lines: int | None, octets: int) -> None:
     if body_lines is None:
         session.ok("octets-follow", octets=octets)
     else:

@@ -1,4 +1,4 @@
-"""Users as an operator writes them down: name, colon, and the password in clear or its bcrypt hash."""
+"""Users as an operator writes them down: a name, a colon, a password in clear or as bcrypt hash."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def parse_user(text: str, origin: str) -> PopUser:
 def read_users(path: Path) -> list[PopUser]:
     """Return the users of a file; empty lines and those that begin with `#` are passed over."""
     try:
-        lines = path.read_text("utf-8").splitlines()
+        lines = path.read_text("utf-8").split("\n")
     except OSError as exc:
         raise ConfigurationError(f"--memory-users {path}: {exc.strerror}") from exc
     except UnicodeDecodeError as exc:

@@ -66,6 +66,29 @@ class _Line(NamedTuple):
     boundary: bytes = b""
 
 
+class _WireSize:
+    """Counts octets as RETR sends them: with CRLF line ends, the last too (RFC 1939 s11)."""
+
+    __slots__ = ("_last", "_octets")
+
+    def __init__(self) -> None:
+        self._octets = 0
+        self._last = _LF
+
+    def add(self, octets: bytes) -> None:
+        if not octets:
+            return
+        bare = octets.count(b"\n") - octets.count(b"\r\n")
+        if octets[0] == _LF and self._last == ord("\r"):
+            bare -= 1
+        self._octets += len(octets) + bare
+        self._last = octets[-1]
+
+    @property
+    def total(self) -> int:
+        return self._octets + (0 if self._last == _LF else 2)
+
+
 class Downgrader:
     """Turns a message into its surrogate, chunk by chunk; each split of it gives the same octets.
 
@@ -77,11 +100,10 @@ class Downgrader:
         "_boundaries",
         "_default_is_message",
         "_held",
-        "_last",
         "_line_start",
-        "_octets",
         "_parts",
         "_scanned",
+        "_size",
         "_state",
         "changed",
         "header_limit",
@@ -99,16 +121,15 @@ class Downgrader:
         # The delimiters of the multiparts that are open, the innermost last, and whether the parts
         # of each are messages by default (RFC 2046 s5.1.5).
         self._boundaries: dict[bytes, bool] = {}
-        self._octets = 0
-        self._last = _LF
+        self._size = _WireSize()
 
     @property
     def size(self) -> int:
-        """The octets returned so far as RETR sends them: with CRLF line ends, the last too.
+        """The octets returned so far, with CRLF line ends, the last too, before dot-stuffing.
 
-        Dot-stuffing is not counted (RFC 1939 s11). After `end` it is the surrogate's size.
+        After `end` it is what RETR sends (RFC 1939 s11).
         """
-        return self._octets + (0 if self._last == _LF else 2)
+        return self._size.total
 
     def feed(self, chunk: bytes) -> bytes:
         """Return what can be sent; the chunk itself where nothing in it is held or changed."""
@@ -117,23 +138,14 @@ class Downgrader:
             chunk = self._walk(self._held, final=False)
         elif self._boundaries or self._state is not _State.BODY:
             chunk = self._walk(chunk, final=False)
-        self._count(chunk)
+        self._size.add(chunk)
         return chunk
 
     def end(self) -> bytes:
         """Return what was held, at the end of the message."""
         rest = self._walk(self._held, final=True)
-        self._count(rest)
+        self._size.add(rest)
         return rest
-
-    def _count(self, octets: bytes) -> None:
-        if not octets:
-            return
-        bare = octets.count(b"\n") - octets.count(b"\r\n")
-        if octets[0] == _LF and self._last == ord("\r"):
-            bare -= 1
-        self._octets += len(octets) + bare
-        self._last = octets[-1]
 
     def _walk(self, data: bytes | bytearray, *, final: bool) -> bytes:
         """Return what is settled of the octets that wait; hold the rest."""
@@ -303,14 +315,16 @@ def _boundary(content: str) -> bytes | None:
     return None
 
 
-def surrogate_size(chunks: Iterable[bytes]) -> int:
-    """Return the octets of a message's surrogate, for `PopMessage.ascii_size`.
+def surrogate_size(chunks: Iterable[bytes]) -> int | None:
+    """Return a message's `PopMessage.ascii_size`: what RETR sends to a client without UTF8.
 
-    Counted with CRLF line ends, the last too, before dot-stuffing. Where no part of the message
-    needs UTF8 it is the message's own size in that form.
+    That is the message's own size where it needs no surrogate; None where the surrogate has that
+    size by chance, which would hide that there is one.
     """
+    stored = _WireSize()
     downgrader = Downgrader()
     for chunk in chunks:
+        stored.add(chunk)
         downgrader.feed(chunk)
     downgrader.end()
-    return downgrader.size
+    return None if downgrader.changed and downgrader.size == stored.total else downgrader.size

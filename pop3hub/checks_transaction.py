@@ -113,7 +113,14 @@ def list_one(probe: Probe) -> None:
     """LIST n is answered by +OK, number and size in one line, as LIST has them."""
     listed = probe.listing()
     for number in probe.sample():
-        one(probe.session().ask(f"LIST {number}"), f"{number} {listed[number]}")
+        reply = probe.session().ask(f"LIST {number}")
+        size = reply.text.removeprefix(b"%d " % number)
+        if "UTF8" in probe.capabilities() and size.isdigit() and int(size) != listed[number]:
+            raise Remark(
+                f"message {number} has {listed[number]} octets in LIST, {int(size)} in LIST n:"
+                " a SHOULD for a server with UTF8 (RFC 6856 s2.1)"
+            )
+        one(reply, f"{number} {listed[number]}")
 
 
 @CHECKS.add("numbers", "RFC 1939 s3, s5", MUST, login=True)
@@ -189,18 +196,23 @@ def uidl_persistent(probe: Probe) -> None:
 def retr_size(probe: Probe) -> None:
     """The size in LIST is the octets that RETR sends, before dot-stuffing."""
     listed = probe.listing()
-    short = []
-    for number, reply in probe.messages():
-        octets = sum(len(line) + 2 for line in reply.body)
-        if octets == listed[number] + 2:
-            # The message may lack the final CRLF, which RETR cannot express.
-            short.append(str(number))
-        elif octets != listed[number]:
-            raise Failure(
-                sent=reply, expected=f"{listed[number]} octets", came=f"{octets} octets".encode()
-            )
+    sent = {number: octets(reply) for number, reply in probe.messages()}
     in_step(probe)
+    wrong = {n: size for n, size in sent.items() if size != listed[n]}
+    short = [str(n) for n, size in wrong.items() if size == listed[n] + 2]
+    failed = {n: size for n, size in wrong.items() if str(n) not in short}
+    if failed and "UTF8" in probe.capabilities():
+        surrogates = [n for n in failed if utf8_size_is_right(probe, n)]
+        if len(surrogates) == len(failed):
+            raise Remark(
+                f"LIST has the size of message {', '.join(map(str, surrogates))}"
+                " in UTF-8, not of the surrogate that RETR sends: a SHOULD (RFC 6856 s2.1)"
+            )
+    for number, size in failed.items():
+        came = f"{size} octets".encode()
+        raise Failure(sent=b"RETR %d\r\n" % number, expected=f"{listed[number]} octets", came=came)
     if short:
+        # A message may lack the final CRLF, which RETR cannot express.
         raise Remark(f"LIST leaves out the final CRLF that RETR sends: message {', '.join(short)}")
 
 
@@ -390,6 +402,21 @@ def others(sent: bytes, came: dict[int, int] | dict[int, bytes], number: int) ->
     return Failure(
         sent=sent, expected=f"the same lines without message {number}", came=text.encode()
     )
+
+
+def octets(reply: Reply) -> int:
+    """Return the size of a retrieved message, before dot-stuffing."""
+    return sum(len(line) + 2 for line in reply.body)
+
+
+def utf8_size_is_right(probe: Probe, number: int) -> bool:
+    """Tell whether LIST and RETR agree on a message in UTF-8 mode."""
+    probe.another_login()
+    client = probe.login(utf8=True)
+    size = probe.listing(client).get(number)
+    reply = client.ask(f"RETR {number}", multi=True)
+    probe.finish(client)
+    return reply.ok and octets(reply) == size
 
 
 def in_step(probe: Probe) -> None:

@@ -191,18 +191,28 @@ class Probe:
                 raise Unreachable(f"the handshake after STLS failed: {exc}") from exc
         return client
 
-    def login(self) -> Client:
-        """Return a new session in TRANSACTION; a refusal is never followed by another try."""
+    def login(self, *, utf8: bool = False) -> Client:
+        """Return a new session in TRANSACTION; a refusal is never followed by another try.
+
+        utf8: in UTF-8 mode (RFC 6856 s2.1); the server must have announced it.
+        """
         if self.login_refused:
             raise Skip(self.login_refused)
+
+        def begin() -> Client:
+            client = self.secure()
+            if utf8:
+                client.ask("UTF8")
+            return client
+
         # The lock of a session that was cut off a moment ago may still stand.
         deadline = time.monotonic() + min(self.target.timeout, LOCK_WAIT)
-        client = self.secure()
+        client = begin()
         reply = self.authenticate(client)
         while reply.code == b"IN-USE" and time.monotonic() < deadline:
             client.close()
             time.sleep(LOCK_RETRY)
-            client = self.secure()
+            client = begin()
             reply = self.authenticate(client)
         if not reply.ok:
             if reply.code not in TRANSIENT:

@@ -1,5 +1,4 @@
 """Broken POP3 servers, each breaking the rule of one conformance check."""
-# ruff: noqa: ARG002  # a broken server ignores what it is asked
 
 import base64
 from dataclasses import dataclass

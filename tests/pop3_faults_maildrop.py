@@ -1,5 +1,4 @@
 """Broken POP3 servers for the checks after the login, and for those over all replies."""
-# ruff: noqa: ARG002  # a broken server ignores what it is asked
 
 import re
 
@@ -155,6 +154,34 @@ class SessionUids(Honest):
 class CountsLf(Honest):
     def size(self, uid):
         return super().size(uid) - self.server.drop[uid].count(b"\r\n")
+
+
+class Surrogates(Honest):
+    """Sends a longer surrogate to clients without UTF8, as RFC 6858 has it."""
+
+    def lines(self, uid):
+        return super().lines(uid) if self.utf8 else [b"Subject: surrogate", *super().lines(uid)]
+
+    def do_utf8(self):
+        self.utf8 = True
+        self.ok()
+
+
+fault("retr-size", "warn")(Surrogates)
+
+
+@fault("list-one", "warn")
+class SurrogateSizes(Surrogates):
+    def do_list(self, number=None):
+        if number is None:
+            super().do_list()
+        else:
+            self.ok(f"{number} {self.size(self.number(number)[1]) + 20}")
+
+
+@fault("list-one")
+class OtherSizes(SurrogateSizes):
+    CAPA = tuple(tag for tag in Honest.CAPA if tag != "UTF8")
 
 
 @fault("retr-size", "warn")

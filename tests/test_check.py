@@ -15,6 +15,7 @@ import pytest
 from click.testing import CliRunner
 
 from pop3hub.check import check as command
+from pop3hub.check import parse_address
 from pop3hub.checks import CHECKS, run_checks
 from pop3hub.pop3client import Unreachable
 from pop3hub.probe import Target
@@ -317,3 +318,32 @@ def test_the_documentation_lists_each_check():
     assert [f"| `{c.name}` | {c.level} | {c.summary.rstrip('.')} | {c.rfc} |" for c in CHECKS] == [
         line for line in text.splitlines() if line.startswith("| `") and " | RFC " in line
     ]
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("host", ("host", None)),
+        ("host:1110", ("host", 1110)),
+        ("::1", ("::1", None)),
+        ("[::1]", ("::1", None)),
+        ("[::1]:1110", ("::1", 1110)),
+    ],
+)
+def test_an_address_is_a_host_and_perhaps_a_port(text, address):
+    assert address == parse_address(None, None, text)
+
+
+def test_a_password_goes_in_the_clear_only_when_that_was_said(monkeypatch, serve, pop3hub_check):
+    class NoStls(Honest):
+        CAPA = tuple(tag for tag in Honest.CAPA if tag != "STLS")
+
+    monkeypatch.setattr("pop3hub.check.is_loopback", lambda _: False)
+    server = serve(NoStls)
+    login = ("--user", USER, "--password-file", "-", "--only", "login")
+
+    refused = pop3hub_check(server, *login, input=PASSWORD)
+    said = pop3hub_check(server, *login, "--plain", input=PASSWORD)
+
+    assert (2, 0) == (refused.exit_code, said.exit_code)
+    assert "does not announce STLS" in refused.output

@@ -30,11 +30,13 @@ from pop3hub.settings import Settings
 from pop3hub.tls import Certificates
 
 if TYPE_CHECKING:
+    import socket
     import ssl
     from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 
     from pop3hub.listeners import Listener
     from pop3hub.session import Peer
+    from pop3hub.settings import Limits
 
 DEFAULT_LISTEN = "pop3://127.0.0.1:1110"
 BACKLOG = 1024
@@ -126,11 +128,10 @@ class PopServer:
             hook_timeout=self.settings.limits.hook,
         )
         self.plugins.configure(options or {})
+        self._language_directories = tuple(language_directories)
         self.service = Service(
             plugins=self.plugins,
-            catalogue=Catalogue.load(
-                [*language_directories, *self.plugins.languages()], default=default_language
-            ),
+            catalogue=self._read_languages(self._language_directories, default_language),
             settings=self.settings,
             hasher=self._hasher,
             mechanisms=_mechanisms(self.settings, self.plugins),
@@ -144,6 +145,7 @@ class PopServer:
         self._timer: asyncio.TimerHandle | None = None
         self._stopped = asyncio.Event()
         self._left = asyncio.Event()
+        self._end: float | None = None
 
     def _find(
         self,
@@ -163,13 +165,17 @@ class PopServer:
 
     # Life
 
-    async def start(self) -> None:
-        """Start the plugins and listen. Raises ConfigurationError, with nothing left open."""
+    async def start(self, sockets: Sequence[Sequence[socket.socket]] = ()) -> None:
+        """Start the plugins and listen. Raises ConfigurationError, with nothing left open.
+
+        `sockets` are bound already: for each listener those to take instead of opening its own.
+        """
         self.loop = asyncio.get_running_loop()
         await self.plugins.startup(self)
         try:
-            for listener in self.listeners:
-                self.ports.append(await self._open(listener))
+            for index, listener in enumerate(self.listeners):
+                for bound in sockets[index] if sockets else (None,):
+                    self.ports.append(await self._open(listener, bound))
         except BaseException:
             await self._shut()
             raise
@@ -177,13 +183,13 @@ class PopServer:
         for url in self.addresses:
             self.log.info("server.listening", url=url)
 
-    async def _open(self, listener: Listener) -> Port:
+    async def _open(self, listener: Listener, bound: socket.socket | None) -> Port:
         port = Port(listener, Certificates(listener) if listener.certs else None)
+        where: dict[str, Any] = {"host": listener.host, "port": listener.port}
         try:
             port.server = await self.loop.create_server(
                 lambda: Connection(self, port),
-                listener.host,
-                listener.port,
+                **(where if bound is None else {"sock": bound}),
                 backlog=BACKLOG,
                 ssl=port.context if listener.implicit_tls else None,
                 ssl_handshake_timeout=self.settings.limits.handshake
@@ -200,10 +206,10 @@ class PopServer:
     def addresses(self) -> list[str]:
         """The URLs that this server listens on, with the ports that it was given."""
         return [
-            replace(port.listener, host=socket.getsockname()[0]).url(socket.getsockname()[1])
+            replace(port.listener, host=bound.getsockname()[0]).url(bound.getsockname()[1])
             for port in self.ports
             if port.server is not None
-            for socket in port.server.sockets
+            for bound in port.server.sockets
         ]
 
     async def serve_forever(self) -> None:
@@ -214,12 +220,21 @@ class PopServer:
         """Take no new connections, give open sessions `grace` seconds, then close them.
 
         A session that is closed so removes nothing; one that is inside UPDATE finishes it first.
+        Called again, it can only shorten the grace.
         """
+        end = self.loop.time() + grace
+        if self._end is not None:
+            if end < self._end:
+                self._end = end
+                self._left.set()
+            await self.serve_forever()
+            return
+        self._end = end
         for port in self.ports:
             if port.server is not None:
                 port.server.close()
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._emptied(), grace)
+            await self._emptied(patiently=False)
         for connection in list(self._connections):
             if connection.session is not None:
                 connection.session.abort("shutdown")
@@ -228,11 +243,12 @@ class PopServer:
         await self._emptied()
         await self._shut()
 
-    async def _emptied(self) -> None:
-        """Wait until no session is open and no work is left."""
+    async def _emptied(self, *, patiently: bool = True) -> None:
+        """Wait until no session is open and no work is left; else only to the end of the grace."""
         while self._connections or self._tasks:
             self._left.clear()
-            await self._left.wait()
+            async with asyncio.timeout_at(None if patiently else self._end):
+                await self._left.wait()
 
     async def _shut(self) -> None:
         for port in self.ports:
@@ -253,11 +269,29 @@ class PopServer:
     async def __aexit__(self, *_: object) -> None:
         await self.stop()
 
-    def reload(self) -> None:
-        """Read the certificates again, for new connections. Raises ConfigurationError."""
+    def reload(
+        self, *, limits: Limits | None = None, language_directories: Iterable[Path] | None = None
+    ) -> None:
+        """Read certificates and languages again, and take other limits.
+
+        Nobody's session ends; the certificates and languages are those of new connections. None
+        keeps what there is. Raises ConfigurationError, with limits and languages as they were.
+        """
+        if language_directories is None:
+            language_directories = self._language_directories
+        directories = tuple(language_directories)
+        catalogue = self._read_languages(directories, self.service.catalogue.default.tag)
         for port in self.ports:
             if port.certificates is not None:
                 port.certificates.reload()
+        self._language_directories = directories
+        self.service.catalogue = catalogue
+        if limits is not None:
+            self.settings = self.service.settings = replace(self.settings, limits=limits)
+            self.plugins.hook_timeout = limits.hook
+
+    def _read_languages(self, directories: Iterable[Path], default: str) -> Catalogue:
+        return Catalogue.load([*directories, *self.plugins.languages()], default=default)
 
     # What connections call
 

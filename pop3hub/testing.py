@@ -7,6 +7,7 @@ that every backend passes.
 from __future__ import annotations
 
 import asyncio
+import importlib
 from typing import TYPE_CHECKING, Any, Self
 
 from pop3hub.dispatcher import handle
@@ -17,6 +18,15 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 LOCAL = Peer("127.0.0.1", 50_000)
+
+
+def __getattr__(name: str) -> Any:
+    """Import the contract when it is asked for: it needs pytest, which dialogues do without."""
+    if name != "BackendContract":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    pytest = importlib.import_module("pytest")
+    pytest.register_assert_rewrite("pop3hub.contract")
+    return importlib.import_module("pop3hub.contract").BackendContract
 
 
 class Dialogue:

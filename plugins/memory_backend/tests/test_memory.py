@@ -8,10 +8,9 @@ import bcrypt
 import pytest
 
 from pop3hub.auth import PopUser, ScramKeys
-from pop3hub.contract import BackendContract
 from pop3hub.errors import ConfigurationError
 from pop3hub.server import PopServer
-from pop3hub.testing import Dialogue
+from pop3hub.testing import BackendContract, Dialogue
 from pop3hub_memory import MemoryBackend
 
 

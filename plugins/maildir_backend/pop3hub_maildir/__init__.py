@@ -106,10 +106,10 @@ class MaildirBackend:
         root = Path(self._paths.root)
         if not await asyncio.to_thread(root.is_dir):
             raise ConfigurationError(f"--maildir: there is no folder {root}")
+        if self._passwd is not None:
+            await asyncio.to_thread(self._passwd.read)
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="pop3hub-maildir")
         self._reader = Reader(self._threads)
-        if self._passwd is not None:
-            await self._run(self._passwd.read)
 
     @hookimpl
     async def shutdown(self, server: PopServer | None) -> None:  # noqa: ARG002 - the hook's argument

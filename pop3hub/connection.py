@@ -216,7 +216,8 @@ class Connection(asyncio.Protocol):
         if transport is None or transport.is_closing():
             return
         blocked = self._stalled or not at_rest or (self._task is not None and len(self.framer) > 0)
-        if self._eof and self._task is None and not self._stalled and at_rest:
+        owed = self._task is not None and not session.wants_response
+        if self._eof and not owed and not self._stalled and at_rest:
             session.end("half-closed")
         elif blocked and self._reading:
             self._reading = False

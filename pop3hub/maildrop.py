@@ -65,7 +65,7 @@ class PopMessage:
 class Maildrop:
     """The numbered messages of one session and their deletion marks."""
 
-    __slots__ = ("_messages", "_octets", "_replaced", "_surrogates", "marks")
+    __slots__ = ("_messages", "_octets", "_replaced", "_surrogates", "marks", "unmeasured")
 
     def __init__(
         self,
@@ -73,16 +73,19 @@ class Maildrop:
         *,
         replaced: Mapping[int, str] | None = None,
         surrogates: dict[int, int] | None = None,
+        unmeasured: list[int] | None = None,
     ) -> None:
         """Take the messages in order.
 
         By message number: `replaced` holds the unique-ids sent instead of ones that can't be, and
-        `surrogates` how many octets longer the RFC 6858 surrogate is, where there is one.
+        `surrogates` how many octets longer the RFC 6858 surrogate is, where there is one;
+        `unmeasured` lists the numbers whose messages nobody has said that of.
         """
         self._messages = messages if isinstance(messages, list) else list(messages)
         self._replaced = replaced or {}
         self._surrogates = surrogates or {}
         self._octets = sum([message.size for message in self._messages])
+        self.unmeasured = unmeasured or []
         self.marks: set[int] = set()
 
     def __len__(self) -> int:

@@ -1,25 +1,20 @@
 """The plugins of one server: registered, checked, and called with errors and time attributed.
 
-The only module that calls a hookimpl. pluggy keeps the registry and checks names and arguments; the
-awaited calls are made here, because pluggy takes a coroutine for an answer (a `firstresult` hook
-would stop at the first coroutine, whatever it came to; benchmarks/hooks.py has the prices).
+The only module that calls a hookimpl. pluggy keeps the registry (registry.py); the calls are made
+here, because pluggy takes a coroutine for an answer: a `firstresult` hook would stop at the first
+one, whatever it came to (benchmarks/hooks.py has the prices).
 """
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import inspect
-import re
 import time
 from contextlib import aclosing
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
-import pluggy
 import structlog
 
-from pop3hub import hookspecs
 from pop3hub.discovery import Plugin
 from pop3hub.errors import (
     ConfigurationError,
@@ -28,14 +23,16 @@ from pop3hub.errors import (
     PopError,
     TemporaryFailure,
 )
+from pop3hub.listing import PAGE, Listing
 from pop3hub.maildrop import Maildrop, PopMessage
+from pop3hub.registry import Calls, Impl, resolve
+from pop3hub.watch import Watch
 
 if TYPE_CHECKING:
     from collections.abc import (
         AsyncGenerator,
         AsyncIterator,
         Awaitable,
-        Callable,
         Iterable,
         Mapping,
         Sequence,
@@ -55,82 +52,6 @@ HOOK_TIMEOUT = 30.0
 """Seconds that one awaited hook call may take."""
 REMOVAL_PATIENCE = 20
 """How many times longer `delete_messages` may take: half a removal helps nobody."""
-PAGE = 5_000
-"""Messages that are checked at once before other sessions get their turn."""
-
-# One expression over a whole page: thirty times faster than a match for each unique-id.
-_UNIQUE_IDS = re.compile(r"(?:[!-~]{1,70}\n)*")
-_UNIQUE_ID = re.compile(r"[!-~]{1,70}")
-
-
-@dataclass(slots=True)
-class Calls:
-    """What the calls of one hookimpl came to: their number, seconds in all, failures."""
-
-    number: int = 0
-    seconds: float = 0.0
-    failures: int = 0
-
-
-class _Impl:
-    """One hookimpl, callable with all of its specification's arguments by position."""
-
-    __slots__ = ("call", "calls", "plugin")
-
-    def __init__(self, impl: pluggy.HookImpl, arguments: Sequence[str]) -> None:
-        self.plugin = impl.plugin_name
-        self.calls = Calls()
-        function = impl.function
-        if tuple(impl.argnames) == tuple(arguments):
-            self.call: Callable[..., Any] = function
-        else:
-            wanted = [arguments.index(name) for name in impl.argnames]
-            self.call = lambda *given: function(*[given[index] for index in wanted])
-
-
-class Watch:
-    """A limit for many short waits at once: one timer a second, and a dictionary entry a wait.
-
-    `asyncio.timeout` makes a timer for each wait, which costs more than most of the waits do.
-    """
-
-    def __init__(self) -> None:
-        self._deadlines: dict[asyncio.Task[Any], float] = {}
-        self._expired: set[asyncio.Task[Any]] = set()
-        self._timer: asyncio.TimerHandle | None = None
-
-    async def limit(self, awaitable: Awaitable[Any], seconds: float) -> Any:
-        """Return what the awaitable comes to; TimeoutError after about so many seconds."""
-        task = asyncio.current_task()
-        if task is None or task in self._deadlines:  # a hook within a hook: the outer limit holds
-            return await awaitable
-        loop = task.get_loop()
-        self._deadlines[task] = loop.time() + seconds
-        if self._timer is None:
-            self._timer = loop.call_later(min(1.0, seconds), self._look, loop, seconds)
-        try:
-            return await awaitable
-        except asyncio.CancelledError:
-            if task in self._expired:
-                self._expired.discard(task)
-                if task.uncancel() <= 0:
-                    raise TimeoutError from None
-            raise
-        finally:
-            del self._deadlines[task]
-            if task in self._expired:  # it came to its end although it was cancelled
-                self._expired.discard(task)
-                task.uncancel()
-
-    def _look(self, loop: asyncio.AbstractEventLoop, seconds: float) -> None:
-        self._timer = None
-        now = loop.time()
-        for task, deadline in self._deadlines.items():
-            if deadline <= now and task not in self._expired:
-                self._expired.add(task)
-                task.cancel()
-        if self._deadlines:
-            self._timer = loop.call_later(min(1.0, seconds), self._look, loop, seconds)
 
 
 class Plugins:
@@ -155,14 +76,8 @@ class Plugins:
         self.log = structlog.get_logger("pop3hub.plugins")
         self._watch = Watch()
         self._started: list[str] = []
-        self._manager = pluggy.PluginManager(hookspecs.PROJECT)
-        self._manager.add_hookspecs(hookspecs)
-        if defaults is not None:
-            self._register(Plugin("pop3hub", defaults))
-        for plugin in (self.backend, *self.extensions):
-            self._register(plugin)
-        self._check()
-        self._hooks = {name: self._resolve(name) for name in _hook_names()}
+        own = [] if defaults is None else [Plugin("pop3hub", defaults)]
+        self._hooks = resolve([*own, self.backend, *self.extensions])
         for name in REQUIRED:
             if all(impl.plugin == "pop3hub" for impl in self._hooks[name]):
                 raise ConfigurationError(
@@ -190,46 +105,10 @@ class Plugins:
         """Return the hooks that a plugin implements, in the order of the specifications."""
         return [hook for hook in self._hooks if plugin in self.implementers(hook)]
 
-    # Registration
-
-    def _register(self, plugin: Plugin) -> None:
-        if inspect.isclass(plugin.instance):
-            raise ConfigurationError(
-                f"plugin {plugin.name!r} is the class {plugin.instance.__name__}: give an instance"
-            )
-        try:
-            self._manager.register(plugin.instance, plugin.name)
-        except pluggy.PluginValidationError as exc:
-            raise ConfigurationError(f"plugin {plugin.name!r}: {exc}".replace("\n", " ")) from exc
-        except ValueError as exc:
-            raise ConfigurationError(f"two plugins are named {plugin.name!r}") from exc
-
-    def _check(self) -> None:
-        try:
-            self._manager.check_pending()
-        except pluggy.PluginValidationError as exc:
-            hook = str(exc).split("'")[1] if "'" in str(exc) else str(exc)
-            name = self._manager.get_name(exc.plugin)
-            raise ConfigurationError(
-                f"plugin {name!r} implements {hook!r}, which is no hook of pop3hub (docs/hooks.md)"
-            ) from exc
-
-    def _resolve(self, name: str) -> tuple[_Impl, ...]:
-        caller = getattr(self._manager.hook, name)
-        impls = caller.get_hookimpls()
-        for impl in impls:
-            if impl.hookwrapper or impl.wrapper:
-                raise ConfigurationError(
-                    f"plugin {impl.plugin_name!r} wraps {name}: wrappers are not supported, since "
-                    "they would see a coroutine being made, not its work"
-                )
-        arguments = caller.spec.argnames
-        return tuple(_Impl(impl, arguments) for impl in reversed(impls))
-
     # Calls
 
     async def _call(
-        self, hook: str, impl: _Impl, arguments: tuple[Any, ...], patience: float
+        self, hook: str, impl: Impl, arguments: tuple[Any, ...], patience: float
     ) -> Any:
         calls = impl.calls
         calls.number += 1
@@ -347,7 +226,7 @@ class Plugins:
         if found is None:
             self.log.error("maildrop.unserved", user=user.name, backend=self.backend.name)
             raise PermanentFailure("maildrop-damaged")
-        listing = _Listing(user.name, self.log)
+        listing = Listing(user.name, self.log)
         if hasattr(found, "__aiter__"):
             pages = found.__aiter__()
             try:
@@ -363,7 +242,12 @@ class Plugins:
             for start in range(0, len(found), PAGE):
                 listing.add(found[start : start + PAGE])
                 await asyncio.sleep(0)
-        return Maildrop(listing.messages, replaced=listing.replaced, surrogates=listing.surrogates)
+        return Maildrop(
+            listing.messages,
+            replaced=listing.replaced,
+            surrogates=listing.surrogates,
+            unmeasured=listing.unmeasured,
+        )
 
     async def _next(self, hook: str, pages: AsyncIterator[Any]) -> Any:
         try:
@@ -566,61 +450,5 @@ class Plugins:
         return str(stored)
 
 
-class _Listing:
-    """The messages of one login, checked as they come (RFC 1939 s7, s11)."""
-
-    def __init__(self, user: str, log: Any) -> None:
-        self.messages: list[PopMessage] = []
-        self.replaced: dict[int, str] = {}
-        self.surrogates: dict[int, int] = {}
-        self._seen: set[str] = set()
-        self._user = user
-        self._log = log
-
-    def add(self, page: Sequence[PopMessage]) -> None:
-        """Append a page, or raise PermanentFailure."""
-        first = len(self.messages) + 1
-        uids = [message.uid for message in page]
-        if page and not _are_unique_ids(uids):
-            uids = [self._checked(number, uid) for number, uid in enumerate(uids, first)]
-        before = len(self._seen)
-        self._seen.update(uids)
-        if len(self._seen) - before != len(uids):
-            self._log.error("maildrop.duplicate_uid", user=self._user)
-            raise PermanentFailure("maildrop-damaged")
-        for number, message in enumerate(page, first):
-            size = message.size
-            if type(size) is not int or size < 0:
-                self._log.error("maildrop.bad_size", user=self._user, uid=message.uid)
-                raise PermanentFailure("maildrop-damaged")
-            if message.ascii_size is not None and message.ascii_size != size:
-                self.surrogates[number] = message.ascii_size - size
-        self.messages.extend(page)
-
-    def _checked(self, number: int, uid: object) -> str:
-        text = str(uid)  # a store's own ids need not be strings
-        if _UNIQUE_ID.fullmatch(text):
-            if text is not uid:
-                self.replaced[number] = text
-            return text
-        replacement = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
-        if not self.replaced:
-            self._log.warning("maildrop.uid_replaced", user=self._user, uid=text, by=replacement)
-        self.replaced[number] = replacement
-        return replacement
-
-
-def _are_unique_ids(uids: Sequence[str]) -> bool:
-    try:
-        joined = "\n".join(uids) + "\n"
-    except TypeError:
-        return False
-    return _UNIQUE_IDS.fullmatch(joined) is not None and joined.count("\n") == len(uids)
-
-
 def _named(plugin: Plugin | object) -> Plugin:
     return plugin if isinstance(plugin, Plugin) else Plugin(type(plugin).__name__, plugin)
-
-
-def _hook_names() -> list[str]:
-    return [name for name, value in vars(hookspecs).items() if hasattr(value, "pop3hub_spec")]

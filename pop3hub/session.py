@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from pop3hub.settings import Settings
 
 
+REMEMBERED_SIZES = 100_000
+"""Messages whose surrogate's size is remembered where their store doesn't keep it."""
 NO_MAILDROP = Maildrop()
 """What a session has before TRANSACTION, where no command asks for it."""
 
@@ -106,12 +108,19 @@ class Service:
     mechanisms: Mapping[str, Mechanism] = field(default_factory=dict)
     salt_key: bytes = field(default_factory=lambda: secrets.token_bytes(32), repr=False)
     log: Any = field(default_factory=lambda: structlog.get_logger("pop3hub.session"))
+    measured: dict[tuple[str, str], int] = field(default_factory=dict)
     _prefix: str = field(default_factory=lambda: secrets.token_hex(5))
     _numbers: itertools.count[int] = field(default_factory=itertools.count)
 
     def new_id(self) -> str:
         """Return a session id that no session of any process had before."""
         return f"{self._prefix}-{next(self._numbers):x}"
+
+    def remember_size(self, user: str, uid: str, ascii_size: int) -> None:
+        """Keep the size of a message's surrogate for later sessions; the oldest goes first."""
+        self.measured[user, uid] = ascii_size
+        if len(self.measured) > REMEMBERED_SIZES:
+            del self.measured[next(iter(self.measured))]
 
 
 @dataclass(slots=True)

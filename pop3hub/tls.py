@@ -7,6 +7,7 @@ connections are shown.
 from __future__ import annotations
 
 import ssl
+import warnings
 from typing import TYPE_CHECKING
 
 from pop3hub.errors import ConfigurationError
@@ -64,7 +65,9 @@ class Certificates:
         context.set_alpn_protocols(["pop3"])
         if self._listener.profile == "legacy":
             context.set_ciphers("DEFAULT:@SECLEVEL=0")
-            context.minimum_version = ssl.TLSVersion.TLSv1
+            with warnings.catch_warnings():  # the operator has asked for it, in so many words
+                warnings.simplefilter("ignore", DeprecationWarning)
+                context.minimum_version = ssl.TLSVersion.TLSv1
         return context
 
     def _choose(

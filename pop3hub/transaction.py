@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from pop3hub import protocol
 from pop3hub.downgrade import Downgrader
 from pop3hub.errors import CommandError, PermanentFailure, PopError
-from pop3hub.plugins import PAGE
+from pop3hub.listing import PAGE
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
@@ -27,17 +27,22 @@ if TYPE_CHECKING:
 
 SLICE = 64 * 1024
 """Octets that are encoded at a time; contents at hand up to this size are sent without a wait."""
+MEASURED = 8 * 1024 * 1024
+"""Octets of messages that STAT and LIST read to find out whether they have surrogates."""
 TURN = 1024 * 1024
 """Octets after which other sessions get their turn, however fast the client reads."""
 
 _LINES = re.compile(r"[0-9]{1,10}", re.ASCII)
 
 
-def stat(session: Session) -> None:
+def stat(session: Session) -> Answer:
     """Tell count and octets of the messages that are not marked."""
     maildrop = session.maildrop
+    if _must_measure(session):
+        return _measure_first(session, stat)
     octets = maildrop.octets(surrogates=session.takes_surrogates)
     session.channel.send(b"+OK %d %d\r\n" % (len(maildrop), octets))
+    return None
 
 
 def list_(session: Session, number: str | None = None) -> Answer:
@@ -45,6 +50,8 @@ def list_(session: Session, number: str | None = None) -> Answer:
     maildrop = session.maildrop
     surrogates = session.takes_surrogates
     if number is None:
+        if _must_measure(session):
+            return _measure_first(session, list_)
         octets = maildrop.octets(surrogates=surrogates)
         session.ok("listing-follows", count=len(maildrop), octets=octets)
         return _send_listing(session, lambda *span: maildrop.sizes(*span, surrogates=surrogates))
@@ -265,6 +272,40 @@ def _remember(session: Session, n: int, downgrader: Downgrader) -> None:
     elif downgrader.size != message.size:
         message.ascii_size = downgrader.size
         session.maildrop.measured(n)
+    if message.ascii_size is not None and session.user is not None:
+        uid = session.maildrop.unique_id(n)
+        session.service.remember_size(session.user.name, uid, message.ascii_size)
+
+
+def _must_measure(session: Session) -> bool:
+    """Return whether sizes must be found out first, so that they are those of RETR (RFC 6856 s2.1).
+
+    Where that means to read too much, the sizes are those that the store tells.
+    """
+    maildrop = session.maildrop
+    if not (maildrop.unmeasured and session.takes_surrogates):
+        return False
+    user = session.user.name if session.user else ""
+    measured = session.service.measured
+    unknown = []
+    for n in maildrop.unmeasured:
+        message = maildrop[n]
+        if message.ascii_size is None:
+            message.ascii_size = measured.get((user, maildrop.unique_id(n)))
+            maildrop.measured(n)
+        if message.ascii_size is None:
+            unknown.append(n)
+    maildrop.unmeasured = unknown
+    return 0 < sum(maildrop[n].size for n in unknown) <= MEASURED
+
+
+async def _measure_first(session: Session, answer: Callable[[Session], Answer]) -> None:
+    for n in session.maildrop.unmeasured:
+        await _needs_utf8(session, n)
+    session.maildrop.unmeasured.clear()
+    waiting = answer(session)
+    if waiting is not None:
+        await waiting
 
 
 def _announce(session: Session, body_lines: int | None, octets: int) -> None:

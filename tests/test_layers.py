@@ -19,12 +19,26 @@ TABLE = {
     "downgrade": {"surrogate"},
     "auth": {"errors"},
     "sasl": {"errors", "auth"},
+    "pop3client": set(),
+    "probe": {"pop3client"},
+    "checks_authorization": {"pop3client", "probe"},
+    "checks_scratch": {"pop3client", "probe"},
+    "checks_transaction": {"pop3client", "probe"},
+    "checks_wire": {"pop3client", "probe"},
+    "checks": {
+        *{"pop3client", "probe", "checks_authorization", "checks_scratch"},
+        *{"checks_transaction", "checks_wire"},
+    },
+    "check": {"checks", "pop3client", "probe"},
     "discovery": {"errors"},
     "listeners": {"errors"},
     "tls": {"errors", "listeners"},
-    "plugins": {"errors", "hookspecs", "discovery", "maildrop"},
+    "watch": set(),
+    "listing": {"errors"},
+    "registry": {"errors", "hookspecs"},
+    "plugins": {"errors", "discovery", "listing", "maildrop", "registry", "watch"},
     "session": {"errors", "auth", "protocol", "maildrop"},
-    "transaction": {"errors", "protocol", "downgrade", "plugins"},
+    "transaction": {"errors", "protocol", "downgrade", "listing"},
     "authorization": {"errors", "auth", "protocol", "sasl"},
     "dispatcher": {"errors", "protocol", "authorization", "transaction", "session"},
     "defaults": {"errors", "auth", "hookspecs"},
@@ -68,14 +82,14 @@ def test_what_a_client_reaches_imports_nothing_above_it():
     assert set() == {each for path in below for each in imports(path)} - set(TABLE)
 
 
-def test_only_plugins_calls_hookimpls():
-    callers = [
-        path.stem
-        for path in PACKAGE.glob("*.py")
-        if "PluginManager" in path.read_text("utf-8") and path.stem != "plugins"
-    ]
+def test_only_plugins_gets_at_hookimpls():
+    """registry.py makes them, and plugins.py is the only one to have them from it."""
+    users = {path.stem for path in PACKAGE.glob("*.py") if "registry" in imports(path)}
 
-    assert [] == callers
+    assert {"plugins"} == users
+    assert {"registry"} == {
+        path.stem for path in PACKAGE.glob("*.py") if "PluginManager" in path.read_text("utf-8")
+    }
 
 
 def test_only_connection_and_server_touch_a_transport():

@@ -17,7 +17,8 @@ from pop3hub import (
     hookimpl,
 )
 from pop3hub.defaults import Defaults
-from pop3hub.plugins import PAGE, Plugins
+from pop3hub.listing import PAGE
+from pop3hub.plugins import Plugins
 
 LUKE = PopUser("luke", "hash")
 

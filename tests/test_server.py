@@ -249,6 +249,19 @@ async def test_a_lost_connection_deletes_nothing_and_releases_the_lock():
     assert (1, 1, 1) == (len(store.messages), store.locked, store.released)
 
 
+@pytest.mark.parametrize("leave", ["half-close", "abort"])
+async def test_a_client_that_leaves_in_the_middle_of_auth_is_noticed(leave):
+    async with serving() as server, connected(server) as client:
+        await client.line()
+        assert b"+ \r\n" == await client.say("AUTH PLAIN")
+        if leave == "abort":
+            client.leave()
+        else:
+            client.writer.write_eof()
+            assert b"" == await client.reader.read()
+        await asyncio.wait_for(server._emptied(), 10)
+
+
 async def test_a_client_that_leaves_during_retr_closes_the_stores_stream():
     async def endless():
         while True:

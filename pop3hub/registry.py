@@ -1,0 +1,92 @@
+"""From plugin objects to the hookimpls of each hook, with every mistake told by name at the start.
+
+pluggy keeps the registry and checks names and arguments. Nothing here calls a hookimpl.
+"""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pluggy
+
+from pop3hub import hookspecs
+from pop3hub.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from pop3hub.discovery import Plugin
+
+
+@dataclass(slots=True)
+class Calls:
+    """What the calls of one hookimpl came to: their number, seconds in all, failures."""
+
+    number: int = 0
+    seconds: float = 0.0
+    failures: int = 0
+
+
+class Impl:
+    """One hookimpl, callable with all of its specification's arguments by position."""
+
+    __slots__ = ("call", "calls", "plugin")
+
+    def __init__(self, impl: pluggy.HookImpl, arguments: Sequence[str]) -> None:
+        self.plugin = impl.plugin_name
+        self.calls = Calls()
+        function = impl.function
+        if tuple(impl.argnames) == tuple(arguments):
+            self.call: Callable[..., Any] = function
+        else:
+            wanted = [arguments.index(name) for name in impl.argnames]
+            self.call = lambda *given: function(*[given[index] for index in wanted])
+
+
+def resolve(plugins: Iterable[Plugin]) -> dict[str, tuple[Impl, ...]]:
+    """Return the hookimpls of each hook, in the order in which they are asked: last plugin first.
+
+    Raises ConfigurationError for a class instead of an instance, a hook or an argument that doesn't
+    exist, a name that is taken, and a wrapper, which would see a coroutine made but not its work.
+    """
+    manager = pluggy.PluginManager(hookspecs.PROJECT)
+    manager.add_hookspecs(hookspecs)
+    for plugin in plugins:
+        _register(manager, plugin)
+    try:
+        manager.check_pending()
+    except pluggy.PluginValidationError as exc:
+        hook = str(exc).split("'")[1] if "'" in str(exc) else str(exc)
+        raise ConfigurationError(
+            f"plugin {manager.get_name(exc.plugin)!r} implements {hook!r}, "
+            "which is no hook of pop3hub (docs/hooks.md)"
+        ) from exc
+    names = [name for name, value in vars(hookspecs).items() if hasattr(value, "pop3hub_spec")]
+    return {name: _impls(getattr(manager.hook, name)) for name in names}
+
+
+def _register(manager: pluggy.PluginManager, plugin: Plugin) -> None:
+    if inspect.isclass(plugin.instance):
+        raise ConfigurationError(
+            f"plugin {plugin.name!r} is the class {plugin.instance.__name__}: give an instance"
+        )
+    try:
+        manager.register(plugin.instance, plugin.name)
+    except pluggy.PluginValidationError as exc:
+        raise ConfigurationError(f"plugin {plugin.name!r}: {exc}".replace("\n", " ")) from exc
+    except ValueError as exc:
+        raise ConfigurationError(f"two plugins are named {plugin.name!r}") from exc
+
+
+def _impls(caller: pluggy.HookCaller) -> tuple[Impl, ...]:
+    impls = caller.get_hookimpls()
+    for impl in impls:
+        if impl.hookwrapper or impl.wrapper:
+            raise ConfigurationError(
+                f"plugin {impl.plugin_name!r} wraps {caller.name}: wrappers are not supported, "
+                "since they would see a coroutine being made, not its work"
+            )
+    arguments = caller.spec.argnames if caller.spec else ()
+    return tuple(Impl(impl, arguments) for impl in reversed(impls))

@@ -135,7 +135,7 @@ class PopServer:
             settings=self.settings,
             hasher=self._hasher,
             mechanisms=_mechanisms(self.settings, self.plugins),
-            salt_key=self.settings.salt_key or _machine_key(),
+            salt_key=self.settings.salt_key or machine_key(),
         )
         self.loop: asyncio.AbstractEventLoop
         self.ports: list[Port] = []
@@ -168,13 +168,13 @@ class PopServer:
     async def start(self, sockets: Sequence[Sequence[socket.socket]] = ()) -> None:
         """Start the plugins and listen. Raises ConfigurationError, with nothing left open.
 
-        `sockets` are bound already: for each listener those to take instead of opening its own.
+        `sockets` are bound already: for each listener those to take, none where it opens its own.
         """
         self.loop = asyncio.get_running_loop()
         await self.plugins.startup(self)
         try:
             for index, listener in enumerate(self.listeners):
-                for bound in sockets[index] if sockets else (None,):
+                for bound in (sockets[index] if sockets else ()) or (None,):
                     self.ports.append(await self._open(listener, bound))
         except BaseException:
             await self._shut()
@@ -384,7 +384,7 @@ def _mechanisms(settings: Settings, plugins: Plugins) -> dict[str, sasl.Mechanis
     return own | plugins.mechanisms()
 
 
-def _machine_key() -> bytes:
+def machine_key() -> bytes:
     """Return a key that is this machine's over restarts, and in all of its workers."""
     try:
         identity = Path("/etc/machine-id").read_bytes()

@@ -13,7 +13,7 @@ from bson import Binary
 from pymongo.errors import PyMongoError
 
 from pop3hub.errors import TemporaryFailure
-from pop3hub_mongo.wire import WireForm
+from pop3hub_mongo.wire import WireForm, has_ascii_headers
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator
@@ -37,8 +37,9 @@ class Body:
     """A body as it was written: inline octets, or None and the number of chunks."""
 
     form: WireForm
+    ascii_headers: bool
     inline: bytes | None
-    chunks: int
+    chunks: int = 0
 
 
 class Bodies:
@@ -136,9 +137,10 @@ class _Writer:
     async def close(self, form: WireForm) -> Body:
         self._buffer += form.end()
         if not self.written and len(self._buffer) <= INLINE:
-            return Body(form, bytes(self._buffer), 0)
+            inline = bytes(self._buffer)
+            return Body(form, has_ascii_headers(inline), inline)
         await self._flush(-(-len(self._buffer) // CHUNK))
-        return Body(form, None, self.written)
+        return Body(form, form.ascii, None, self.written)
 
     async def _flush(self, chunks: int) -> None:
         documents = [

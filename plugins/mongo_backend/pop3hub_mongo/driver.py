@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from pop3hub_mongo.options import DriverName
 
 T = TypeVar("T")
+
+SCHEMES = ("mongodb://", "mongodb+srv://")
 CLIENT_SETTINGS: dict[str, Any] = {
     "appname": "pop3hub",
     "serverSelectionTimeoutMS": 15_000,
@@ -66,6 +68,8 @@ class Driver:
         """
         settings = {key: value for key, value in CLIENT_SETTINGS.items() if key not in _set_in(uri)}
         try:
+            if not uri.startswith(SCHEMES):  # what has no scheme is taken for the name of a host
+                raise InvalidURI  # noqa: TRY301 - one way to say it
             client = _client_class(name, uri)(uri, **settings)
         except InvalidURI as exc:
             raise ConfigurationError(

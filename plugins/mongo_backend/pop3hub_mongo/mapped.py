@@ -14,9 +14,10 @@ from pymongo.errors import BulkWriteError
 
 from pop3hub.auth import PopUser
 from pop3hub.errors import PermanentFailure
+from pop3hub.protocol import wire_form
 from pop3hub_mongo.messages import MongoMessage
 from pop3hub_mongo.own import USERS_PAGE
-from pop3hub_mongo.wire import WireForm
+from pop3hub_mongo.wire import has_ascii_headers
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -158,12 +159,12 @@ class MappedStore:
         measured: dict[Any, dict[str, Any]] = {}
         bodies = self.messages.find({"_id": {"$in": ids}}, {self.schema.body: 1})
         async for found in bodies.batch_size(BODIES_AT_ONCE):
-            form = WireForm()
-            form.feed(_octets(found.get(self.schema.body)))
-            form.end()
-            measured[found["_id"]] = {"_id": found["_id"], "size": form.size}
-            if form.ascii:
-                measured[found["_id"]]["ascii"] = form.size
+            contents = _octets(found.get(self.schema.body))
+            measured[found["_id"]] = {
+                "_id": found["_id"],
+                "size": len(wire_form(contents)),
+                "ascii": has_ascii_headers(contents),
+            }
         await self._remember(list(measured.values()))
         return measured
 

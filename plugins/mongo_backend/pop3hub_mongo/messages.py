@@ -4,17 +4,34 @@ from __future__ import annotations
 
 from typing import Any
 
+from bson import ObjectId
+
 from pop3hub.maildrop import PopMessage
 
 
 class MongoMessage(PopMessage):
     """A message whose contents are in the database, under the key `id`."""
 
-    __slots__ = ("id",)
+    __slots__ = ("_id",)
 
     def __init__(
-        self, message_id: Any, size: int, uid: str | None = None, ascii_size: int | None = None
+        self,
+        message_id: Any,
+        size: int,
+        uid: str | None = None,
+        ascii_headers: bool | None = None,  # noqa: FBT001 - made by the column, 100,000 at a time
     ) -> None:
         """Without a unique-id of its own, a message goes by its key."""
-        self.id = message_id
+        # An ObjectId is made again when it is wanted: kept, it would be one more object for each
+        # message that the garbage collector walks through while all sessions wait.
+        kept = uid or not isinstance(message_id, ObjectId)
+        self._id = message_id if kept else None
+        ascii_size = size if ascii_headers else None
         super().__init__(uid or str(message_id), size, ascii_size=ascii_size)
+
+    @property
+    def id(self) -> Any:
+        """The _id of its document."""
+        if self._id is None:
+            return ObjectId(self.uid)
+        return self._id

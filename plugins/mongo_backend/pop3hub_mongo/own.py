@@ -178,8 +178,8 @@ class OwnStore:
         document: dict[str, Any] = {"_id": message_id, "user": key, "size": form.size}
         if uid:
             document["uid"] = uid
-        if form.ascii:
-            document["ascii"] = form.size
+        if body.ascii_headers:
+            document["ascii"] = True
         if form.dotless:
             document["dotless"] = True
         if body.inline is None:

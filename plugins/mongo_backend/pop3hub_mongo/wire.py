@@ -5,13 +5,18 @@ Synchronous, and without knowledge of MongoDB.
 
 from __future__ import annotations
 
+from pop3hub.downgrade import Downgrader
+
+EXAMINED = 256 * 1024
+"""Octets up to which a message that isn't ASCII is searched for headers that aren't."""
+
 
 class WireForm:
     """Octets in, octets with CRLF line ends and a CRLF at the end out; any split of the input.
 
     size: octets returned so far (RFC 1939 s11).
     dotless: no line begins with a dot, so nothing will have to be doubled (RFC 1939 s3).
-    ascii: no octet is above 127, so nothing will have to be downgraded (RFC 6858).
+    ascii: no octet is above 127.
     """
 
     __slots__ = ("_cr", "_line_start", "ascii", "dotless", "size")
@@ -48,3 +53,15 @@ class WireForm:
             tail += b"\r\n"
         self.size += len(tail)
         return tail
+
+
+def has_ascii_headers(contents: bytes) -> bool:
+    """Return whether no header needs a surrogate (RFC 6858); False for what takes long to tell."""
+    if contents.isascii():
+        return True
+    if len(contents) > EXAMINED:
+        return False
+    downgrader = Downgrader()
+    downgrader.feed(contents)
+    downgrader.end()
+    return not downgrader.changed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import os
 import shutil
@@ -10,13 +11,19 @@ import socket
 import subprocess
 import time
 import uuid
+import warnings
+from contextlib import AsyncExitStack
 
+import bcrypt
 import pymongo
 import pytest
 
+from pop3hub.auth import PopUser
+from pop3hub.testing import Dialogue
 from pop3hub_mongo import MongoBackend
 
 DRIVERS = ["motor", "pymongo"]
+HASH = bcrypt.hashpw(b"hello", bcrypt.gensalt(4)).decode()
 PATIENCE = 20.0
 
 
@@ -29,7 +36,7 @@ def find_mongod():
     except ModuleNotFoundError:
         return None
     for root in (spec.submodule_search_locations or ()) if spec else ():
-        found = os.path.join(root, "bin", "mongod")
+        found = f"{root}/bin/mongod"
         if os.access(found, os.X_OK):
             tried = subprocess.run([found, "--version"], capture_output=True, check=False)
             if tried.returncode == 0:
@@ -130,11 +137,8 @@ class Mongod:
 
 
 @pytest.fixture(scope="session")
-def mongo_uri(tmp_path_factory):
-    """The URI of a replica set of one member, in which fail points can be set."""
-    if uri := os.environ.get("POP3HUB_TEST_MONGO_URI"):
-        yield uri
-        return
+def mongod_class():
+    """What starts a mongod; skips where there is none, and fails where there must be one."""
     if find_mongod() is None:
         reason = (
             "no mongod: set POP3HUB_TEST_MONGO_URI, install one, or "
@@ -143,7 +147,17 @@ def mongo_uri(tmp_path_factory):
         if os.environ.get("CI") == "true":
             pytest.fail(reason)
         pytest.skip(reason)
-    with Mongod(tmp_path_factory.mktemp("mongod")) as mongod:
+    return Mongod
+
+
+@pytest.fixture(scope="session")
+def mongo_uri(request, tmp_path_factory):
+    """The URI of a replica set of one member, in which fail points can be set."""
+    if uri := os.environ.get("POP3HUB_TEST_MONGO_URI"):
+        yield uri
+        return
+    mongod_class = request.getfixturevalue("mongod_class")
+    with mongod_class(tmp_path_factory.mktemp("mongod")) as mongod:
         mongod.initiate()
         yield mongod.uri
 
@@ -173,7 +187,7 @@ def database(client, database_name):
 
 
 @pytest.fixture(params=DRIVERS)
-def options(request, mongo_uri, database_name, database):  # noqa: ARG001 - emptied afterwards
+def options(request, mongo_uri, database_name, database):
     """The backend's options, once for each driver."""
     return {
         "mongo_uri": mongo_uri,
@@ -182,16 +196,56 @@ def options(request, mongo_uri, database_name, database):  # noqa: ARG001 - empt
     }
 
 
+@pytest.fixture(scope="session")
+def password_hash():
+    """The bcrypt hash of hello, of a low cost."""
+    return HASH
+
+
 @pytest.fixture
-async def backend(options):
-    """A started backend."""
-    backend = MongoBackend()
-    backend.configure(options)
-    await backend.startup(None)
-    try:
-        yield backend
-    finally:
-        await backend.shutdown()
+async def start(options):
+    """Make a started backend, one more node on the same database."""
+    async with AsyncExitStack() as stack:
+
+        async def start(backend=None, **changed):
+            backend = backend or MongoBackend()
+            backend.configure({**options, **changed})
+            await backend.startup(None)
+            stack.push_async_callback(backend.shutdown)
+            return backend
+
+        yield start
+
+
+@pytest.fixture
+async def backend(start):
+    """A started backend with luke in it, whose password is hello."""
+    backend = await start()
+    await backend.store_user(PopUser("luke", HASH), replace=False)
+    return backend
+
+
+@pytest.fixture
+async def log_in(options):
+    """Log in: return a dialogue with a server of its own, and the answer to PASS."""
+    async with AsyncExitStack() as stack:
+
+        async def log_in(backend=None, name="luke", password="hello", changed=(), **settings):
+            backend = backend or MongoBackend()
+            dialogue = Dialogue(backend, options={**options, **dict(changed)}, **settings)
+            await stack.enter_async_context(dialogue)
+            return dialogue, await dialogue.login(name, password)
+
+        yield log_in
+
+
+@pytest.fixture
+def lost_sockets():
+    """Let PyMongo lose a socket: a client that is closed while it connects doesn't close that one."""
+    yield
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
 
 
 @pytest.fixture

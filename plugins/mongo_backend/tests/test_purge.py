@@ -1,0 +1,149 @@
+"""Removal: all of it, once, whoever has to finish it."""
+
+import pytest
+from bson import ObjectId
+
+from pop3hub.errors import MaildropInUse
+from pop3hub_mongo.lease import LAPSED
+from pop3hub_mongo.purge import BATCH
+
+pytestmark = pytest.mark.mongo
+
+
+@pytest.fixture
+def interrupted(backend, database):
+    """A removal that was broken off: its intent stands, its session is gone."""
+
+    async def interrupted(removed=1, bodies=b"x"):
+        uids = [await backend.store_message("luke", bodies, None) for _ in range(4)]
+        ids = [ObjectId(uid) for uid in uids[:3]]
+        intent = {"fence": 7, "ids": ids}
+        database.leases.insert_one(
+            {"_id": "luke", "owner": "gone", "fence": 7, "exp": LAPSED, "purge": intent}
+        )
+        database.messages.delete_many({"_id": {"$in": ids[:removed]}})
+        return uids
+
+    return interrupted
+
+
+@pytest.mark.parametrize("removed", [0, 1, 3])
+async def test_the_next_login_finishes_a_removal(interrupted, log_in, database, removed):
+    uids = await interrupted(removed, b"x" * 300_000)
+
+    dialogue, _ = await log_in()
+
+    assert f"+OK 1 {uids[3]}\r\n".encode() == await dialogue.say("UIDL 1")
+    assert b"+OK 1 300002\r\n" == await dialogue.say("STAT")
+    assert 2 == database["bodies.chunks"].count_documents({})
+    assert "purge" not in database.leases.find_one()
+
+
+async def test_the_sweeper_finishes_a_removal(interrupted, backend, database):
+    await interrupted()
+
+    swept = await backend.sweep(0)
+
+    assert 1 == swept.removals
+    assert 1 == database.messages.count_documents({})
+    lease = database.leases.find_one()
+    assert (None, False, True) == (lease["owner"], "purge" in lease, "gc" in lease)
+
+
+async def test_the_sweeper_leaves_a_session_alone_that_is_removing(interrupted, backend, database):
+    await interrupted()
+    in_time = backend.leases._claim("holder", {})
+    database.leases.update_one({}, in_time)
+
+    swept = await backend.sweep(0)
+
+    assert 0 == swept.removals
+    assert "purge" in database.leases.find_one()
+
+
+async def test_a_lease_with_an_intent_is_never_collected(interrupted, backend, database):
+    await interrupted()
+
+    await backend.leases.acquire("luke", "next", lambda: None)
+
+    assert "gc" not in database.leases.find_one()
+
+
+async def test_more_than_a_batch_goes_at_quit(backend, log_in, database):
+    count = BATCH + 1
+    database.messages.insert_many(
+        {"_id": backend.store._ids.new(), "user": "luke", "size": 1, "body": b""}
+        for _ in range(count)
+    )
+    dialogue, _ = await log_in()
+    for number in range(1, count):
+        await dialogue.say(f"DELE {number}")
+
+    assert (await dialogue.say("QUIT")).startswith(b"+OK")
+
+    assert 1 == database.messages.count_documents({})
+    assert count - 1 == dialogue.session.figures.deleted
+
+
+async def test_quit_says_err_for_what_is_not_removed_and_it_goes_later(
+    backend, log_in, database, fail_point
+):
+    for _ in range(2):
+        await backend.store_message("luke", b"x", None)
+    dialogue, _ = await log_in()
+    await dialogue.say("DELE 1")
+    fail_point(failCommands=["delete"], errorCode=50)
+
+    answer = await dialogue.say("QUIT")
+    there = database.messages.count_documents({})
+    fail_point(mode="off")
+    dialogue, _ = await log_in()
+
+    assert answer.startswith(b"-ERR [SYS/TEMP]")
+    assert 2 == there
+    assert b"+OK 1 3\r\n" == await dialogue.say("STAT")
+
+
+async def test_a_removal_outlives_a_connection_that_breaks(backend, log_in, database, fail_point):
+    await backend.store_message("luke", b"x", None)
+    dialogue, _ = await log_in()
+    await dialogue.say("DELE 1")
+    fail_point(mode={"times": 2}, failCommands=["delete"], closeConnection=True)
+
+    assert (await dialogue.say("QUIT")).startswith(b"+OK")
+
+    assert 0 == database.messages.count_documents({})
+
+
+async def test_a_sweep_removes_old_bodies_without_a_message_and_no_others(backend, database):
+    chunks = database["bodies.chunks"]
+    await backend.store_message("luke", b"kept" * 100_000, None)
+    old = ObjectId("5f0000000000000000000000")
+    for orphan in (old, ObjectId()):
+        chunks.insert_one({"user": "luke", "files_id": orphan, "n": 1, "data": b"x"})
+
+    swept = await backend.sweep(86_400)
+
+    assert 1 == swept.bodies
+    assert 0 == chunks.count_documents({"files_id": old})
+    assert 2 + 1 == chunks.count_documents({})
+
+
+async def test_one_node_sweeps_in_an_interval(backend, start):
+    other = await start()
+
+    turns = [await node.sweeper._is_our_turn() for node in (backend, other, backend)]
+
+    assert [True, False, False] == turns
+
+
+async def test_a_removed_user_is_locked_meanwhile(backend, log_in, database):
+    await backend.store_message("luke", b"x", None)
+    dialogue, _ = await log_in()
+
+    with pytest.raises(MaildropInUse):
+        await backend.remove_user("luke", with_mail=True)
+    await dialogue.hang_up()
+
+    assert await backend.remove_user("luke", with_mail=True)
+    assert 0 == database.messages.count_documents({}) + database.users.count_documents({})

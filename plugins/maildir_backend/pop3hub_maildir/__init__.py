@@ -41,7 +41,7 @@ __all__ = ["MaildirBackend"]
 THREADS = 4
 """Threads for what waits for a disk."""
 CACHE = 100_000
-"""Messages whose names and sizes are kept in memory between sessions: about 60 MiB."""
+"""Messages whose names and sizes are kept in memory between sessions: about 40 MiB."""
 BATCH = 256 * 1024
 """Octets of a delivery that are written at once."""
 

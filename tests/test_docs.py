@@ -1,5 +1,6 @@
 """The documents say what is: made where they can be made, run where they show code."""
 
+import ast
 import poplib
 import re
 import runpy
@@ -57,7 +58,7 @@ def test_files_that_a_page_names_are_there(path):
 def test_python_in_a_page_compiles(path):
     for code in re.findall(r"```python\n(.*?)```", path.read_text("utf-8"), re.DOTALL):
         if not code.startswith(("async def", "def")) or "):" in code:  # not a bare signature
-            compile(code, str(path), "exec")
+            compile(code, str(path), "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
 
 
 @pytest.mark.parametrize("name", ["embedded.py", "pytest_fixture.py"])

@@ -20,8 +20,8 @@ END = b".\r\n"
 _CONTROLS = re.compile(rb"[\x00-\x1f\x7f]")
 _AUTH = re.compile(rb"AUTH ", re.IGNORECASE)
 
-# Expressions that begin with one octet are looked for by memchr; `count` and `replace` of two octets
-# are several times slower (benchmarks/parts.py).
+# An expression that begins with one octet is looked for by memchr; `count` and `replace` of two
+# octets are several times slower (benchmarks/parts.py).
 _BARE_LF = re.compile(rb"\n(?<!\r\n)")
 _DOT_LINE = re.compile(rb"\n(?=\.)")
 

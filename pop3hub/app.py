@@ -38,11 +38,13 @@ class App:
     values: the options' values by parameter name, plugins' among them; filled in once parsed.
     options: the plugins' part of them, as `configure` gets it.
     config: the configuration file, if there is one.
+    reassemble: returns what would hold with another configuration file.
     """
 
     chosen: discovery.Plugin | None = None
     extensions: Sequence[discovery.Plugin] = ()
     config: Path | None = None
+    reassemble: Callable[[Path], App] = field(repr=False, default=lambda _: App())
     values: Mapping[str, Any] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
     _plugins: Plugins | None = None

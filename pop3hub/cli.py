@@ -92,6 +92,15 @@ class Program(click.Group):
             PROGRAM, list(arguments), default_map=dict(values), auto_envvar_prefix=PREFIX
         )
 
+    def note(self, values: Mapping[str, Any]) -> None:
+        """Let the app know what the options say."""
+        self.app.values = values
+        self.app.options = {
+            name: value
+            for name, value in values.items()
+            if name in self.plugin_options and value is not None
+        }
+
     def add_command(self, command: click.Command, name: str | None = None) -> None:
         """Add a command; one that is there already is not replaced."""
         name = name or command.name or ""
@@ -103,7 +112,8 @@ class Program(click.Group):
         """Write the options under their headings, then the commands."""
         grouped = {id(option) for _, group in self.headings for option in group}
         rest = [param for param in self.get_params(ctx) if id(param) not in grouped]
-        for heading, group in [*self.headings, ("Help", rest)]:
+        sections: list[tuple[str, Sequence[click.Parameter]]] = [*self.headings, ("Help", rest)]
+        for heading, group in sections:
             records = [record for option in group if (record := option.get_help_record(ctx))]
             if records:
                 with formatter.section(heading):
@@ -119,12 +129,8 @@ def _begin(context: click.Context, /, **values: Any) -> None:
     program = context.command
     assert isinstance(program, Program)  # noqa: S101 - this callback is its own
     app = program.app
-    app.values = values
-    app.options = {
-        name: value
-        for name, value in values.items()
-        if name in program.plugin_options and value is not None
-    }
+    program.note(values)
+    app.reassemble = lambda path: _reassemble(program, path)
     context.obj = app
     serves = context.invoked_subcommand is None
     chosen = context.get_parameter_source("log_level") is not ParameterSource.DEFAULT
@@ -139,6 +145,12 @@ def _again(program: Program) -> Mapping[str, Any]:
         return program.parse(program.arguments, _file_values(program)).params
     except click.ClickException as exc:
         raise ConfigurationError(_line(exc)) from exc
+
+
+def _reassemble(program: Program, config: Path) -> App:
+    other, values = assemble(program.arguments, config)
+    other.note(other.parse(other.arguments, values).params)
+    return other.app
 
 
 def _print_version(context: click.Context, _option: click.Parameter, wanted: bool) -> None:  # noqa: FBT001 - click's way
@@ -232,12 +244,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         )
     except Exception as exc:  # noqa: BLE001 - the last place: an error becomes a line and a code
         code = report(exc)
-        if code not in _SYSEXITS and "deliver" in arguments:
-            code = os.EX_TEMPFAIL  # mail must wait, not bounce, for what an administrator repairs
+        if "deliver" in arguments and code not in _BOUNCES:
+            code = os.EX_TEMPFAIL  # what an administrator can repair, mail can wait for
     sys.exit(code or 0)
 
 
-_SYSEXITS = range(2, 79)
+_BOUNCES = {os.EX_DATAERR, os.EX_NOUSER, os.EX_UNAVAILABLE, 2}
+"""The exit codes of `deliver` at which mail servers give a message back to its sender."""
 
 
 def report(exc: Exception) -> int:

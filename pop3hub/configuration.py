@@ -43,6 +43,8 @@ def flatten(
     unknown: list[str] = []
     for key, name, value in _leaves(data, options):
         if name in options:
+            if isinstance(value, bool) and not options[name].is_flag:
+                raise ConfigurationError(f"key {key!r} is not one that is true or false")
             values[name] = [value] if options[name].multiple and isinstance(value, str) else value
         elif not f"{name}_".startswith(theirs):
             unknown.append(_with_nearest(key, name, options))

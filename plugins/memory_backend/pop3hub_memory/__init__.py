@@ -58,6 +58,7 @@ class MemoryBackend:
                 ["--memory-user"],
                 multiple=True,
                 metavar="NAME:PASSWORD",
+                hide_input=True,
                 help="A user; repeatable. Visible in `ps`: --memory-users is not.",
             ),
             click.Option(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import time
 from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -245,6 +246,12 @@ class MaildirBackend:
         """Remove the files, and wait until that is on disk."""
         ours = [message for message in messages if isinstance(message, MaildirMessage)]
         return await self._run(ours[0].folder.remove, ours) if ours else 0
+
+    @hookimpl
+    async def expire_messages(self, user: PopUser, days: int) -> int:
+        """Remove what was delivered more than so many days ago."""
+        before = time.time() - days * 24 * 3600
+        return await self._run(self._folder(user.name).expire, before)
 
     # Delivery
 

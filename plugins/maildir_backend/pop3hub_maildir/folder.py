@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import itertools
 import os
 import re
 import threading
@@ -92,6 +93,7 @@ class Folder:
         self._uids: dict[str, str] = {}
         self._index = Index(path)
         self._learned: dict[str, Record] = {}
+        self._listed = False
         self._times: tuple[int, int] | None = None
         self._scanned: tuple[int, int] | None = None
         self._mutex = threading.RLock()
@@ -135,6 +137,11 @@ class Folder:
             began = time.time_ns()
             times = self._mtimes()
             places = self._places()
+            if any(b not in places for b, m in self._known.items() if m.place or not self._listed):
+                # One listing can miss a file that is renamed meanwhile, and a client that misses a
+                # message once forgets that it has it.
+                places |= self._places()
+            self._listed = True
             known = []
             for base, message in self._known.items():
                 message.place = places.pop(base, "")
@@ -304,6 +311,8 @@ class Folder:
         Each goes in one step, and the folders are synced before this returns: what was answered
         with +OK stays removed over a crash, and a crash before leaves whole messages.
         """
+        if not messages:
+            return 0
         with self._mutex:
             gone = self._unlink(messages)
             for name in ("cur", "new"):
@@ -332,6 +341,15 @@ class Folder:
             gone += 1
             self._forget(message.base)
         return gone
+
+    def expire(self, before: float) -> int:
+        """Remove what was delivered before a time, in seconds; return how many there were.
+
+        By the time in a message's name: one that has none stays.
+        """
+        with self._mutex:
+            listed = self.messages if self.unchanged else itertools.chain(*self.scan())
+            return self.remove([m for m in listed if 0 < delivered(m.base)[0] < before])
 
     # Delivery
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import itertools
 import os
 import subprocess
 import sys
 import threading
+import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -15,10 +18,12 @@ import pytest
 from pop3hub.auth import PopUser
 from pop3hub.errors import ConfigurationError, NoSuchUser, TemporaryFailure
 from pop3hub.hookspecs import hookimpl
+from pop3hub.protocol import MessageEncoder
 from pop3hub.server import PopServer
 from pop3hub.testing import Dialogue
 from pop3hub_maildir import MaildirBackend
 from pop3hub_maildir.index import HEADER, SPARE_LINES
+from pop3hub_maildir.reading import Survey
 
 LONG_AGO = 1_000_000_000  # seconds: a folder this old is known to be settled
 POSTFIX = "1700000001.Vfd01I5e07M{0:06}.mail"
@@ -68,10 +73,9 @@ async def server(mailbox):
         yield server
 
 
-def serve(mailbox) -> PopServer:
-    return PopServer(
-        backend=MaildirBackend(), options=mailbox.options, listen=(), failure_delay=0, bcrypt_cost=4
-    )
+def serve(mailbox, **settings) -> PopServer:
+    settings = {"listen": (), "failure_delay": 0, "bcrypt_cost": 4} | settings
+    return PopServer(backend=MaildirBackend(), options=mailbox.options, **settings)
 
 
 async def ask(server, *lines) -> list[bytes]:
@@ -348,6 +352,61 @@ async def test_a_delivery_is_on_disk_before_it_is_answered_for(server, mailbox, 
     assert [] == mailbox.names("tmp")
 
 
+async def test_old_mail_expires_by_the_time_in_its_name(mailbox):
+    now = int(time.time())
+    mailbox.put(f"{now - 10 * 86_400 - 60}.M1P1.host")
+    mailbox.put(f"{now - 10 * 86_400 + 60}.M1P1.host:2,S", folder="cur")
+    mailbox.put("no-time")
+    async with serve(mailbox, expire=10) as server:
+        for _ in range(2):
+            assert b"+OK 2 28\r\n" == (await ask(server, "STAT"))[0]
+            mailbox.settle()
+
+
+def deliver(mailbox, total):
+    for number in range(total):
+        name = f"{1_700_000_000 + number}.M{number}P1.host"
+        mailbox.put(name, b"Subject: %d\n\n" % number, folder="tmp")
+        (mailbox.path / "tmp" / name).rename(mailbox.path / "new" / name)
+
+
+def flag(mailbox, until):
+    while until():
+        for name in mailbox.names():
+            if not name.endswith("S"):
+                with suppress(FileNotFoundError):
+                    (mailbox.path / "cur" / name).rename(mailbox.path / "cur" / f"{name}S")
+
+
+async def take_all(server) -> list[bytes]:
+    """Retrieve and delete what there is; return the subjects."""
+    async with Dialogue(server) as dialogue:
+        await dialogue.login("luke", "hello")
+        count = int((await dialogue.say("STAT")).split()[1])
+        replies = [await dialogue.say(f"RETR {number}") for number in range(1, count + 1)]
+        for number in range(1, count + 1):
+            await dialogue.say(f"DELE {number}")
+        assert (await dialogue.say("QUIT")).startswith(b"+OK")
+    assert all(reply.startswith(b"+OK") for reply in replies)
+    return [reply.split(b"\r\n")[1] for reply in replies]
+
+
+async def test_nothing_is_lost_or_doubled_while_others_deliver_and_flag(server, mailbox):
+    """A delivery agent and an IMAP server are at work while POP3 sessions take and delete."""
+    agent = threading.Thread(target=deliver, args=(mailbox, 300))
+    imap = threading.Thread(target=flag, args=(mailbox, agent.is_alive))
+    agent.start()
+    imap.start()
+    taken: list[bytes] = []
+    ending = False
+    while not ending:
+        ending = not imap.is_alive()
+        taken += await take_all(server)
+
+    assert sorted(b"Subject: %d" % number for number in range(300)) == sorted(taken)
+    assert [] == mailbox.names() + mailbox.names("new")
+
+
 # The lock
 
 
@@ -390,6 +449,23 @@ async def test_an_open_session_keeps_other_processes_out(server, mailbox):
 
 
 # Reading
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 100])
+def test_a_survey_foretells_what_the_encoder_sends(size):
+    """All messages of up to six octets of these kinds, in chunks of every small size."""
+    for length in range(7):
+        for octets in itertools.product(b"\r\n.a", repeat=length):
+            contents = bytes(octets)
+            survey, encoder = Survey(), MessageEncoder()
+            chunks = [contents[at : at + size] for at in range(0, length, size)]
+            for chunk in chunks:
+                survey.feed(chunk)
+            survey.end()
+            sent = b"".join([encoder.feed(chunk) for chunk in chunks]) + encoder.end()
+
+            assert encoder.octets == survey.octets, contents
+            assert (sent == contents + b".\r\n") is survey.ready, contents
 
 
 def open_files() -> int:

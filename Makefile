@@ -2,19 +2,30 @@
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
-PARTS  := plugins/memory_backend plugins/maildir_backend plugins/mongo_backend
+PIP    := $(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt
+PARTS  := pyproject.toml constraints.txt $(wildcard plugins/*/pyproject.toml)
 
 .PHONY: help run test test-all lint types bench clean
 
 help:
 	@grep -E '^## ' $(MAKEFILE_LIST) | sed 's/^## //'
 
-$(VENV)/installed: pyproject.toml constraints.txt $(wildcard plugins/*/pyproject.toml)
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -r requirements-dev.txt
+# What serving needs; the plugins' "pop3hub" is this checkout, since pip sees all of them at once.
+$(VENV)/served: $(PARTS)
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) $(patsubst %/pyproject.toml,-e ./%,$(wildcard plugins/*/pyproject.toml)) -e .
+	touch $@
+
+$(VENV)/installed: $(PARTS) requirements-dev.txt | $(VENV)/served
+	$(PIP) -r requirements-dev.txt
 	touch $@
 
 ## make run        serve a sample mailbox on 127.0.0.1:1110 (user luke, password hello)
+run: $(VENV)/served
+	@echo 'Serving a sample mailbox; try:  curl pop3://luke:hello@127.0.0.1:1110/1'
+	@exec $(BIN)/pop3hub --backend memory --memory-user luke:hello \
+	  --memory-mail examples/sample_mail --listen pop3://127.0.0.1:1110
+
 ## make test       run every suite but the slow tests
 test: $(VENV)/installed
 	$(BIN)/python -m pytest -q -m "not slow"
@@ -25,11 +36,18 @@ test-all: $(VENV)/installed
 
 ## make lint       ruff: style and format
 lint: $(VENV)/installed
-	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 
 ## make types      mypy, strict
 types: $(VENV)/installed
-	$(BIN)/mypy pop3hub
+	$(BIN)/mypy pop3hub $(wildcard plugins/*/pop3hub_*)
 
+## make bench      speed and memory, as docs/performance.md tells them
+bench: $(VENV)/installed
+	$(BIN)/python benchmarks/run.py
+
+## make clean      remove what was installed, built and cached
 clean:
-	rm -rf $(VENV)
+	rm -rf $(VENV) .ci-venv dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -prune -exec rm -rf {} +

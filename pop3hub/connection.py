@@ -202,7 +202,11 @@ class Connection(asyncio.Protocol):
         session.abort("defect")
 
     def _close(self, session: Session) -> None:
-        self.server.keep(self._closed(session))
+        if session.must_wait_to_close:
+            self.server.keep(self._closed(session))
+        else:  # mostly: no task for what is done at once
+            session.finish()
+            self.server.forget(self)
 
     async def _closed(self, session: Session) -> None:
         try:
@@ -314,7 +318,7 @@ class Connection(asyncio.Protocol):
             session.abort("no login")
 
 
-_OPEN = frozenset({State.AUTHORIZATION, State.TRANSACTION})
+_OPEN = (State.AUTHORIZATION, State.TRANSACTION)  # compared by identity; a set would call __hash__
 
 
 def _peer_of(transport: asyncio.BaseTransport) -> Peer:

@@ -32,7 +32,7 @@ class Command:
     """
 
     handler: Callable[..., Answer]
-    states: frozenset[State]
+    states: tuple[State, ...]
     usage: str
     least: int = 0
     most: int = 0
@@ -113,9 +113,9 @@ async def _update(session: Session) -> None:
     session.end("quit")
 
 
-_AUTHORIZATION = frozenset({State.AUTHORIZATION})
-_TRANSACTION = frozenset({State.TRANSACTION})
-_BOTH = _AUTHORIZATION | _TRANSACTION
+_AUTHORIZATION = (State.AUTHORIZATION,)
+_TRANSACTION = (State.TRANSACTION,)
+_BOTH = _AUTHORIZATION + _TRANSACTION
 
 COMMANDS = {
     b"USER": Command(authorization.user, _AUTHORIZATION, "USER name", 1, rest=True),

@@ -414,6 +414,11 @@ class Session:
         self.reason = reason
         self.channel.abort()
 
+    @property
+    def must_wait_to_close(self) -> bool:
+        """Whether there is a lock to release or an observer to tell, and `finish` isn't all."""
+        return self._lock is not None or self.plugins.observes("session_closed")
+
     async def close(self, reason: str | None = None) -> None:
         """Release what the session holds, tell the observers, and log its one line."""
         if reason is not None:
@@ -422,6 +427,11 @@ class Session:
         await self.release()
         if self.plugins.observes("session_closed"):
             await self.plugins.session_closed(self)
+        self.finish()
+
+    def finish(self) -> None:
+        """Log the one line of a session that holds nothing any more."""
+        self.state = State.CLOSED
         figures = self.figures
         self.log.info(
             "session.closed",

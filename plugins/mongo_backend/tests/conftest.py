@@ -121,6 +121,17 @@ class Mongod:
             client.admin.command("replSetInitiate", config)
         return self.primary_of(hosts)
 
+    def wait_until_in_sync(self):
+        """Return once this member is primary or follows one: only then can it be elected."""
+        with self.direct() as client:
+            until = time.monotonic() + PATIENCE
+            while time.monotonic() < until:
+                hello = client.admin.command("hello")
+                if hello["isWritablePrimary"] or hello["secondary"]:
+                    return
+                time.sleep(0.02)
+        raise TimeoutError("a member of the replica set does not follow the primary")
+
     @staticmethod
     def primary_of(hosts):
         """Return the member that is primary now, waiting for one."""
@@ -241,7 +252,7 @@ async def log_in(options):
 
 @pytest.fixture
 def lost_sockets():
-    """Let PyMongo lose a socket: a client that is closed while it connects doesn't close that one."""
+    """Let PyMongo lose a socket: one that still connects isn't closed with its client."""
     yield
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)

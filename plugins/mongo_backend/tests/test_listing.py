@@ -1,12 +1,13 @@
 """Big maildrops: listed from the index, and without holding up anybody else."""
 
 import asyncio
+import gc
 import time
 
 import pytest
 from bson import ObjectId
 
-from pop3hub.auth import PopUser
+from pop3hub.testing import Dialogue
 from pop3hub_mongo.own import LISTING_INDEX, listing_pipeline
 
 pytestmark = pytest.mark.mongo
@@ -50,22 +51,35 @@ async def longest_pause(task):
     return longest
 
 
+@pytest.fixture
+def small_heap():
+    """Let the garbage collector walk through the server's objects, not the test runner's."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
 @pytest.mark.slow
-async def test_100_000_messages_stall_nobody(backend, log_in, database):
-    """At login and at UIDL; the pause is that of this process, so it is tried more than once."""
+@pytest.mark.usefixtures("small_heap")
+async def test_login_and_uidl_on_100_000_messages_stall_nobody(backend, log_in, database):
+    """The best of three, since other programs share the machine: under 50 ms at login and UIDL."""
     count = 100_000
     ids = backend.store._ids
     database.messages.insert_many(
         [{"_id": ids.new(), "user": "luke", "size": 1000, "ascii": True} for _ in range(count)]
     )
     dialogue, _ = await log_in(name="nobody")
-    dialogue.server.plugins.hook_timeout = 60
-    plugins, session = dialogue.server.plugins, dialogue.session
 
-    pauses = []
-    for _ in range(5):
-        listing = asyncio.create_task(plugins.receive_messages(PopUser("luke"), session))
-        pauses.append(await longest_pause(listing))
-        assert count == len(listing.result())
+    pauses = {"login": [], "uidl": []}
+    for _ in range(3):
+        async with Dialogue(dialogue.server) as session:
+            login = asyncio.create_task(session.login("luke", "hello"))
+            pauses["login"].append(await longest_pause(login))
+            assert login.result().startswith(b"+OK")
+            uidl = asyncio.create_task(session.say("UIDL"))
+            pauses["uidl"].append(await longest_pause(uidl))
+            assert count + 2 == uidl.result().count(b"\n")
 
-    assert min(pauses) < 0.05, pauses
+    assert min(pauses["login"]) < 0.05, pauses
+    assert min(pauses["uidl"]) < 0.05, pauses

@@ -29,7 +29,7 @@ class ReplicaSet:
     @property
     def uri(self):
         hosts = ",".join(member.address for member in self.members)
-        return f"mongodb://{hosts}/?replicaSet=rs0&heartbeatFrequencyMS=500"
+        return f"mongodb://{hosts}/?replicaSet=rs0&heartbeatFrequencyMS=500&serverSelectionTimeoutMS=5000"
 
     def kill_primary(self):
         primary = self.members[0].primary_of(self.members)
@@ -41,6 +41,8 @@ class ReplicaSet:
             if member.process is None:
                 member.start()
         self.members[0].primary_of(self.members)
+        for member in self.members:
+            member.wait_until_in_sync()
 
 
 @pytest.fixture(scope="module")

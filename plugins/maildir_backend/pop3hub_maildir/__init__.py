@@ -184,11 +184,12 @@ class MaildirBackend:
     @hookimpl
     def lock_maildrop(self, user: PopUser) -> MaildirLock:
         """Lock the Maildir against every other session, process and machine."""
-        return MaildirLock(self._folder(user.name), self._released)
+        return MaildirLock(self._folder(user.name), self._leaving)
 
-    def _released(self, folder: Folder) -> None:
-        if folder.has_learned and self._threads is not None:
-            self._threads.submit(folder.keep)
+    async def _leaving(self, folder: Folder) -> None:
+        """Keep what the session has found out, and within the cache's limit what it has listed."""
+        if folder.has_learned:
+            await self._run(folder.keep)
         if self._folders.get(folder.path) is folder:
             self._kept += len(folder) - folder.counted
             folder.counted = len(folder)

@@ -148,6 +148,7 @@ class Folder:
                 if message.place:
                     known.append(message)
             self._scanned = times if began - max(times) > SETTLED else None
+            _make_distinct(known)
             self._tidy(len(known))
             return known, self._new(places) if places else []
 
@@ -207,7 +208,7 @@ class Folder:
             if uid in taken or not _UNIQUE_ID.fullmatch(uid):
                 uid = base
             if uid in taken or not _UNIQUE_ID.fullmatch(uid):
-                uid = hashlib.sha256(os.fsencode(base)).hexdigest()
+                uid = _digest(base)
             taken.add(uid)
             new.append(MaildirMessage(self, base, uid, -1, places[base]))
         return new
@@ -226,7 +227,7 @@ class Folder:
                 measured.append(message)
             elif self._survey(message):
                 measured.append(message)
-            if len(measured) >= PAGE or time.monotonic() > until:
+            if measured and (len(measured) >= PAGE or time.monotonic() > until):
                 break
         with self._mutex:
             self._remember(measured)
@@ -373,6 +374,19 @@ def sync_folder(path: str) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
+
+
+def _make_distinct(messages: Iterable[MaildirMessage]) -> None:
+    """Give the later of two messages with one unique-id another: only a damaged index has such."""
+    seen = set()
+    for message in messages:
+        if message.uid in seen:
+            message.uid = _digest(message.base)
+        seen.add(message.uid)
+
+
+def _digest(base: str) -> str:
+    return hashlib.sha256(os.fsencode(base)).hexdigest()
 
 
 def _letters(found: Survey) -> str:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from pop3hub.errors import MaildropInUse
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from pop3hub_maildir.folder import Folder
 
@@ -26,12 +26,12 @@ _FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
 class MaildirLock:
     """An async context manager; taking it makes three quick system calls on the event loop."""
 
-    __slots__ = ("_fd", "_folder", "_released")
+    __slots__ = ("_fd", "_folder", "_leaving")
 
-    def __init__(self, folder: Folder, released: Callable[[Folder], None]) -> None:
-        """Lock this folder; `released` is called behind the session."""
+    def __init__(self, folder: Folder, leaving: Callable[[Folder], Awaitable[None]]) -> None:
+        """Lock this folder; `leaving` is called at the session's end, before the lock goes."""
         self._folder = folder
-        self._released = released
+        self._leaving = leaving
         self._fd = -1
 
     async def __aenter__(self) -> None:
@@ -52,7 +52,10 @@ class MaildirLock:
 
     async def __aexit__(self, *_: object) -> None:
         fd, self._fd = self._fd, -1
-        if fd >= 0:
+        if fd < 0:
+            return
+        try:
+            await self._leaving(self._folder)
+        finally:
             fcntl.flock(fd, fcntl.LOCK_UN)  # a forked process may hold the file open
             os.close(fd)
-            self._released(self._folder)

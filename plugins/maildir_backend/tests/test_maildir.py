@@ -159,6 +159,29 @@ async def test_the_index_survives_damage(server, mailbox):
         assert [*before[:2], "3.M1P1.host", "4.M1P1.host"] == await uidl(another)
 
 
+async def test_an_index_that_names_a_unique_id_twice_locks_nobody_out(server, mailbox):
+    mailbox.put("1.M1P1.host")
+    mailbox.put("2.M1P1.host")
+    (mailbox.path / "pop3hub-index").write_text(
+        f"{HEADER}1.M1P1.host\tsame\t14\tna\n2.M1P1.host\tsame\t14\tna\n"
+    )
+
+    first = await uidl(server)
+
+    assert "same" == first[0]
+    assert first == await uidl(server)
+
+
+async def test_files_that_cant_be_read_hide_no_others(server, mailbox, monkeypatch):
+    monkeypatch.setattr("pop3hub_maildir.folder.MEASURING", 0)
+    for number in range(3):
+        (mailbox.path / "cur" / f"{number}.folder").mkdir()
+    mailbox.put("4.M1P1.host")
+    mailbox.put("5.M1P1.host")
+
+    assert ["4.M1P1.host", "5.M1P1.host"] == await uidl(server)
+
+
 async def test_the_index_is_written_anew_when_most_of_it_is_of_removed_messages(server, mailbox):
     mailbox.put("1.M1P1.host")
     await uidl(server)

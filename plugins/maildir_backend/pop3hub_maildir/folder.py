@@ -360,7 +360,8 @@ class Folder:
         message.learn(found.octets, _letters(found))
         with self._mutex, self._index.locked():
             self._refresh()
-            if self._uids.get(uid, base) in self._places():
+            holder = self._uids.get(uid)
+            if holder is not None and holder in self._places():
                 raise UniqueIdTaken(uid=uid)
             self._index.append([message.record], durable=uid != base)
             os.rename(tmp, f"{self.path}/new/{base}")

@@ -13,11 +13,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from pop3hub import discovery
+from pop3hub.languages import Catalogue
 from pop3hub.plugins import Plugins
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
     from pathlib import Path
+
+    from pop3hub.errors import PopError
 
 _T = TypeVar("_T")
 
@@ -28,6 +31,12 @@ class Refused(click.ClickException):
     def __init__(self, message: str, code: int) -> None:
         super().__init__(message)
         self.code = code
+
+
+def english(error: PopError) -> str:
+    """Return an error's text as an English client would read it."""
+    reference = Catalogue.load().reference
+    return reference.text(error.text_id, ascii=False, **error.fields).decode()
 
 
 @dataclass(slots=True)

@@ -17,7 +17,7 @@ import click
 from click.core import ParameterSource
 
 from pop3hub import configuration, discovery, options
-from pop3hub.app import App, Refused
+from pop3hub.app import App, Refused, english
 from pop3hub.errors import ConfigurationError, NoSuchUser, PermanentFailure, PopError
 
 if TYPE_CHECKING:
@@ -293,7 +293,7 @@ def _line(exc: Exception) -> str:
         case NoSuchUser():
             text = f"there is no user {exc.fields.get('name', '')!r}"
         case PopError():
-            text = f"{exc}; the log above may say more" if not exc.fields else str(exc)
+            text = english(exc)
         case _:
             text = f"{type(exc).__name__}: {exc}; this is a defect of pop3hub or of a plugin"
     return " ".join(text.split())

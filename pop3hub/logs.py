@@ -62,7 +62,6 @@ def configure(
         )
     )
     logging.basicConfig(handlers=[handler], level=max(threshold, logging.WARNING), force=True)
-    logging.captureWarnings(capture=True)
 
 
 class HashNames:

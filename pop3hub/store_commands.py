@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING
 import click
 
 from pop3hub import sources
-from pop3hub.app import Refused
+from pop3hub.app import Refused, english
 from pop3hub.auth import SCRAM_HASHES, Hasher, PopUser, prepare, scram_keys
-from pop3hub.errors import NoSuchUser, PopError, UniqueIdTaken
+from pop3hub.errors import MaildropNotEmpty, NoSuchUser, PopError, UniqueIdTaken
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Sequence
@@ -64,7 +64,7 @@ def add(app: App, *, name: str, apop_secret: bool) -> None:
     """
     plugins = app.store("store_user")
     new = PopUser(name)
-    raw = _ask("Password", name)
+    raw = _ask("password", name)
     secret = _ask_secret(name) if apop_secret else None
 
     async def work() -> bool:
@@ -89,7 +89,7 @@ def add(app: App, *, name: str, apop_secret: bool) -> None:
 def password(app: App, *, name: str, apop_secret: bool | None) -> None:
     """Change a user's password, and the SCRAM keys with it."""
     plugins = app.store("store_user", "list_users")
-    raw = _ask("New password", name)
+    raw = _ask("new password", name)
     secret = _ask_secret(name) if apop_secret else None
 
     async def work() -> bool:
@@ -128,18 +128,23 @@ def list_(app: App) -> None:
 def remove(app: App, *, name: str, with_mail: bool) -> None:
     """Remove a user; one who has mail only with --with-mail."""
     plugins = app.store("remove_user")
-    if not app.run(lambda: plugins.remove_user(name, with_mail=with_mail)):
+    try:
+        removed = app.run(lambda: plugins.remove_user(name, with_mail=with_mail))
+    except MaildropNotEmpty as exc:
+        text = f"{name!r} has mail: --with-mail removes that too"
+        raise Refused(text, os.EX_UNAVAILABLE) from exc
+    if not removed:
         raise NoSuchUser(name=name)
 
 
 def _ask(what: str, name: str) -> str:
     """Return a secret: prompted for twice, or the next line of standard input."""
     if sys.stdin.isatty():
-        text = f"{what} of {name}"
+        text = f"{what[0].upper()}{what[1:]} of {name}"
         return str(click.prompt(text, hide_input=True, confirmation_prompt=True, err=True))
     line = sys.stdin.readline()
     if not line:
-        raise Refused(f"no {what.lower()} on standard input: give it as one line", os.EX_DATAERR)
+        raise Refused(f"no {what} on standard input: give it as one line", os.EX_DATAERR)
     return line.rstrip("\r\n")
 
 
@@ -261,7 +266,7 @@ def import_(app: App, *, name: str, paths: Sequence[Path], uidl: bool) -> None:
     except NoSuchUser:
         raise
     except PopError as exc:
-        text = f"{exc}: the import stopped, {tally}"
+        text = f"{english(exc)}: the import stopped, {tally}"
         code = os.EX_TEMPFAIL if exc.code == "SYS/TEMP" else os.EX_UNAVAILABLE
         raise Refused(text, code) from exc
     for each in tally.refused:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import (
         AsyncGenerator,
         AsyncIterator,
-        Awaitable,
+        Callable,
         Iterable,
         Mapping,
         Sequence,
@@ -108,16 +108,24 @@ class Plugins:
     # Calls
 
     async def _call(
-        self, hook: str, impl: Impl, arguments: tuple[Any, ...], patience: float
+        self,
+        hook: str,
+        impl: Impl,
+        arguments: tuple[Any, ...],
+        patience: float,
+        part: Callable[..., Any] | None = None,
     ) -> Any:
+        """Call a hookimpl, or `part` of what it has returned in its place."""
         calls = impl.calls
-        calls.number += 1
         began = time.perf_counter()
         try:
-            result = impl.call(*arguments)
+            result = (part or impl.call)(*arguments)
             if inspect.isawaitable(result):
                 result = await self._watch.limit(result, patience)
-        except PopError:
+        except (TemporaryFailure, PermanentFailure):
+            calls.failures += 1
+            raise
+        except (PopError, StopAsyncIteration):
             raise
         except TimeoutError as exc:
             calls.failures += 1
@@ -128,7 +136,7 @@ class Plugins:
             self.log.exception("hook.failed", hook=hook, plugin=impl.plugin)
             raise PluginFailure(hook, impl.plugin) from exc
         finally:
-            calls.seconds += time.perf_counter() - began
+            calls.add(time.perf_counter() - began)
         return result
 
     async def _first(self, hook: str, *arguments: Any, patience: float | None = None) -> Any:
@@ -194,12 +202,12 @@ class Plugins:
 
     async def enter(self, lock: AbstractAsyncContextManager[Any]) -> Any:
         """Enter a maildrop lock within the limit of a hook."""
-        return await self._patiently("lock_maildrop", lock.__aenter__())
+        return await self._patiently("lock_maildrop", lock.__aenter__)
 
     async def leave(self, lock: AbstractAsyncContextManager[Any]) -> None:
         """Leave a maildrop lock; what goes wrong is logged, since the session ends all the same."""
         try:
-            await self._patiently("lock_maildrop", lock.__aexit__(None, None, None))
+            await self._patiently("lock_maildrop", lock.__aexit__, None, None, None)
         except PopError as exc:
             self.log.error("lock.release_failed", error=str(exc))
 
@@ -251,23 +259,13 @@ class Plugins:
 
     async def _next(self, hook: str, pages: AsyncIterator[Any]) -> Any:
         try:
-            return await self._patiently(hook, pages.__anext__())
+            return await self._patiently(hook, pages.__anext__)
         except StopAsyncIteration:
             return None
 
-    async def _patiently(self, hook: str, awaitable: Awaitable[Any]) -> Any:
-        """Await what a hookimpl has returned, as if it were the hookimpl."""
-        plugin = self.implementers(hook)[0]
-        try:
-            return await self._watch.limit(awaitable, self.hook_timeout)
-        except (PopError, StopAsyncIteration):
-            raise
-        except TimeoutError as exc:
-            self.log.error("hook.timeout", hook=hook, plugin=plugin, seconds=self.hook_timeout)
-            raise TemporaryFailure from exc
-        except Exception as exc:
-            self.log.exception("hook.failed", hook=hook, plugin=plugin)
-            raise PluginFailure(hook, plugin) from exc
+    async def _patiently(self, hook: str, part: Callable[..., Any], *arguments: Any) -> Any:
+        """Await a part of what a hookimpl has returned, as if it were the hookimpl."""
+        return await self._call(hook, self._hooks[hook][0], arguments, self.hook_timeout, part)
 
     def contents_at_hand(self, message: PopMessage) -> bytes | None:
         """Return the contents of a message that holds them, where no plugin would be asked."""
@@ -289,15 +287,17 @@ class Plugins:
 
     async def chunks(self, contents: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
         """Yield the chunks of an iterator that `load_contents` returned; close it in the end."""
-        plugin = self.implementers("load_contents")[0]
+        impl = self._hooks["load_contents"][0]
         try:
             async for chunk in contents:
                 yield chunk
         except PopError:
+            impl.calls.failures += 1
             raise
         except Exception as exc:
-            self.log.exception("hook.failed", hook="load_contents", plugin=plugin)
-            raise PluginFailure("load_contents", plugin) from exc
+            impl.calls.failures += 1
+            self.log.exception("hook.failed", hook="load_contents", plugin=impl.plugin)
+            raise PluginFailure("load_contents", impl.plugin) from exc
         finally:
             close = getattr(contents, "aclose", None)
             if close is not None:

@@ -1,16 +1,18 @@
 """Plugins: registered, checked, asked in order, and blamed for what is theirs."""
 
 import asyncio
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import pluggy
 import pytest
 from structlog.testing import capture_logs
 
 from pop3hub import (
+    AuthenticationFailed,
     ConfigurationError,
     PermanentFailure,
     PluginFailure,
+    PopError,
     PopMessage,
     PopUser,
     TemporaryFailure,
@@ -19,6 +21,7 @@ from pop3hub import (
 from pop3hub.defaults import Defaults
 from pop3hub.listing import PAGE
 from pop3hub.plugins import Plugins
+from pop3hub.registry import BOUNDS
 
 LUKE = PopUser("luke", "hash")
 
@@ -386,3 +389,62 @@ def test_calls_are_counted_by_hook_and_plugin():
     calls = asked.calls["get_user", "Backend"]
     assert (1, 0) == (calls.number, calls.failures)
     assert calls.seconds > 0
+
+
+async def test_a_hookimpl_that_cannot_answer_has_failed_and_one_that_refuses_has_not():
+    def answer(error):
+        async def get_user(name):
+            raise error
+
+        return get_user
+
+    async def failures(error):
+        asked = plugins(made(get_user=answer(error)))
+        with suppress(PopError):
+            await asked.get_user("luke", None)
+        return asked.calls["get_user", "Made"].failures
+
+    assert 0 == await failures(AuthenticationFailed())
+    assert 1 == await failures(TemporaryFailure())
+    assert 1 == await failures(PermanentFailure())
+    assert 1 == await failures(ValueError("a defect"))
+
+
+async def test_calls_are_told_apart_by_how_long_they_took():
+    async def get_user(name):
+        await asyncio.sleep(0.002)
+
+    asked = plugins(made(get_user=get_user))
+    await asked.get_user("luke", None)
+
+    calls = asked.calls["get_user", "Made"]
+    assert 1 == sum(calls.spans)
+    assert 0 == sum(calls.spans[: BOUNDS.index(0.001) + 1])
+
+
+async def test_entering_and_leaving_a_lock_counts_as_its_work():
+    @asynccontextmanager
+    async def lock(user):
+        await asyncio.sleep(0.002)
+        yield
+
+    asked = plugins(made(lock_maildrop=lock))
+    context = await asked.lock_maildrop(LUKE, None)
+    await asked.enter(context)
+    await asked.leave(context)
+
+    calls = asked.calls["lock_maildrop", "Made"]
+    assert 3 == calls.number
+    assert calls.seconds >= 0.002
+
+
+async def test_contents_that_break_off_are_a_failure():
+    async def chunks():
+        yield b"half"
+        raise OSError("the disk is gone")
+
+    asked = plugins(made(load_contents=lambda message: chunks()))
+    with pytest.raises(PluginFailure), capture_logs():
+        [each async for each in asked.chunks(await asked.load_contents(None, None))]
+
+    assert 1 == asked.calls["load_contents", "Made"].failures

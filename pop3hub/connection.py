@@ -36,12 +36,13 @@ class Connection(asyncio.Protocol):
         "_out",
         "_out_size",
         "_peer",
+        "_progress",
         "_reading",
+        "_sent",
         "_stalled",
         "_task",
         "framer",
         "heard",
-        "left",
         "opened",
         "port",
         "server",
@@ -60,10 +61,10 @@ class Connection(asyncio.Protocol):
             auth_limit=limits.auth_line, swallow_limit=limits.swallowed_line
         )
         self.opened = self.heard = server.loop.time()
-        self.left = 0
         self._peer = peer
         self._out: list[bytes] = []
         self._out_size = 0
+        self._sent = self._progress = 0
         self._task: asyncio.Task[None] | None = None
         self._drained: asyncio.Future[None] | None = None
         self._stalled = False
@@ -185,6 +186,7 @@ class Connection(asyncio.Protocol):
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self._task = None
+        self.heard = self.server.loop.time()
         session = cast("Session", self.session)
         if not task.cancelled() and (error := task.exception()) is not None:
             if isinstance(error, OSError):  # a TLS handshake that failed, mostly
@@ -219,8 +221,8 @@ class Connection(asyncio.Protocol):
         transport = self.transport
         if transport is None or transport.is_closing():
             return
-        blocked = self._stalled or not at_rest or (self._task is not None and len(self.framer) > 0)
         owed = self._task is not None and not session.wants_response
+        blocked = self._stalled or not at_rest or (owed and len(self.framer) > 0)
         if self._eof and not owed and not self._stalled and at_rest:
             session.end("half-closed")
         elif blocked and self._reading:
@@ -246,11 +248,14 @@ class Connection(asyncio.Protocol):
         if self.transport is not None:
             self.transport.write(out[0] if len(out) == 1 else b"".join(out))
         out.clear()
+        self._sent += self._out_size
         self._out_size = 0
 
     async def drain(self) -> None:
         """Write what is queued; wait while the client does not read."""
         self._flush()
+        if len(self.framer) and cast("Session", self.session).wants_response:  # it came early
+            self.server.loop.call_soon(self._pump)
         while self._stalled and self.transport is not None:
             self._drained = self.server.loop.create_future()
             try:
@@ -268,13 +273,19 @@ class Connection(asyncio.Protocol):
             self.framer.clear()
         self._flush()
         limits = self.server.settings.limits
-        secured = await self.server.loop.start_tls(
-            transport,
-            self,
-            cast("ssl.SSLContext", self.port.context),
-            server_side=True,
-            ssl_handshake_timeout=limits.handshake,
-        )
+        try:
+            secured = await self.server.loop.start_tls(
+                transport,
+                self,
+                cast("ssl.SSLContext", self.port.context),
+                server_side=True,
+                ssl_handshake_timeout=limits.handshake,
+            )
+        except BaseException:
+            # asyncio tells a protocol nothing of a connection that is lost in the handshake.
+            transport.abort()
+            self.transport = None
+            raise
         if secured is None:
             raise ConnectionAbortedError("the client left during the handshake")
         self.transport = secured
@@ -302,20 +313,27 @@ class Connection(asyncio.Protocol):
         transport = self.transport
         if session is None or transport is None:
             return
+        if session.finishing:
+            return  # the limit of a hook watches over UPDATE
         limits = session.settings.limits
         left = transport.get_write_buffer_size()
-        if left and left != self.left:
-            self.heard = now  # the client reads: a long RETR is no silence
-        self.left = left
+        progress = self._sent - left
+        if progress != self._progress:
+            self._progress = progress
+            self.heard = now  # a long message is no silence
         silent = now - self.heard
-        if self._task is not None and not session.wants_response and not left:
-            return  # we owe the answer; the limit of a hook watches over that
-        if left and silent >= limits.stall:
-            session.abort("stalled")
-        elif not left and silent >= limits.idle:
-            session.abort("idle")
+        owed = self._task is not None and not session.wants_response
+        if owed or left:
+            if silent >= limits.stall:
+                self._cut(session, "stalled")
+        elif silent >= limits.idle:
+            self._cut(session, "idle")
         elif session.state is State.AUTHORIZATION and now - self.opened >= limits.login:
-            session.abort("no login")
+            self._cut(session, "no login")
+
+    def _cut(self, session: Session, reason: str) -> None:
+        session.abort(reason)
+        self.abort()  # also what is closing already, and waits for a client that doesn't read
 
 
 _OPEN = (State.AUTHORIZATION, State.TRANSACTION)  # compared by identity; a set would call __hash__

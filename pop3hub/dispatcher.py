@@ -159,26 +159,28 @@ def handle(session: Session, line: bytes | None) -> Answer:
 
 
 def _start(session: Session, line: bytes | None) -> Answer:
+    name, session.pending_name = session.pending_name, None
     if line is None:
         raise CommandError("line-too-long")
     keyword, rest = protocol.split_command(line)
-    command = COMMANDS.get(keyword) or COMMANDS.get(keyword.rstrip())
+    if keyword in _KEEP_NAME:
+        session.pending_name = name
+    command = COMMANDS.get(keyword)
     if command is None:
         raise CommandError("unknown-command")
     if session.state not in command.states:
         after = session.state is State.TRANSACTION
         raise CommandError("logged-in-already" if after else "log-in-first")
-    if keyword not in _KEEP_NAME:
-        session.pending_name = None
     if command.rest:
-        if not rest:
+        if not (rest if keyword == b"PASS" else rest.strip()):
             raise CommandError("arguments-wrong", usage=command.usage)
         return command.handler(session, rest)
     if not rest:
         if command.least:
             raise CommandError("arguments-wrong", usage=command.usage)
         return command.handler(session)
-    arguments = protocol.text_of(rest).split()
+    # Octets are split, not text: the spaces of other scripts part no arguments.
+    arguments = [protocol.text_of(argument) for argument in rest.split()]
     if not command.least <= len(arguments) <= command.most:
         raise CommandError("arguments-wrong", usage=command.usage)
     return command.handler(session, *arguments)

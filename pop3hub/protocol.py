@@ -110,14 +110,15 @@ class Framer:
 def split_command(line: bytes) -> tuple[bytes, bytes]:
     """Return a line's keyword in upper case and what stands behind its first space.
 
-    Raises CommandError: the line holds control characters. Trailing white space stays: it may be
-    part of a password.
+    Raises CommandError: the line holds control characters, tabs at its end left out, which stand
+    for spaces. Trailing spaces stay: they may be part of a password.
     """
-    if _CONTROLS.search(line):
-        if _CONTROLS.search(line.rstrip(b" \t")):
-            raise CommandError("line-has-controls")
-        line = line.replace(b"\t", b" ")
     keyword, _, rest = line.partition(b" ")
+    if _CONTROLS.search(line):
+        line = line.rstrip(b" \t")
+        if _CONTROLS.search(line) or keyword.upper() == b"PASS":
+            raise CommandError("line-has-controls")
+        keyword, _, rest = line.partition(b" ")
     return keyword.upper(), rest
 
 

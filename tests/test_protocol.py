@@ -175,7 +175,14 @@ def test_a_password_keeps_its_spaces():
     assert (b"PASS", b"  two words ") == split_command(b"pass   two words ")
 
 
-@pytest.mark.parametrize("line", [b"USER a\0b", b"\x01", b"NOOP\x7f", b"LIST\t1"])
+@pytest.mark.parametrize("line", [b"NOOP \t ", b"NOOP\t", b"noop", b"NOOP  "])
+def test_white_space_behind_a_command_is_no_argument(line):
+    keyword, rest = split_command(line)
+
+    assert (b"NOOP", b"") == (keyword, rest.strip())
+
+
+@pytest.mark.parametrize("line", [b"USER a\0b", b"\x01", b"NOOP\x7f", b"LIST\t1", b"PASS word\t"])
 def test_control_characters_are_refused(line):
     with pytest.raises(CommandError, match="line-has-controls"):
         split_command(line)

@@ -249,6 +249,24 @@ async def test_a_lost_connection_deletes_nothing_and_releases_the_lock():
     assert (1, 1, 1) == (len(store.messages), store.locked, store.released)
 
 
+async def test_a_response_may_come_in_pieces_or_before_its_challenge():
+    async with serving() as server, connected(server) as client:
+        await client.line()
+        client.writer.write(b"AUTH PLAIN\r\nAGx1a2UA")
+        assert b"+ \r\n" == await client.line()
+        client.writer.write(b"aGVsbG8=\r\nSTAT\r\n")
+
+        assert b"+OK pass accepted, welcome 'luke'.\r\n" == await client.line()
+        assert b"+OK 1 22\r\n" == await client.line()
+    async with serving() as server, connected(server) as client:
+        await client.line()
+        client.writer.write(b"AUTH PLAIN\r\nAGx1a2UAaGVsbG8=\r\nSTAT\r\n")
+
+        assert b"+ \r\n" == await client.line()
+        assert b"+OK pass accepted, welcome 'luke'.\r\n" == await client.line()
+        assert b"+OK 1 22\r\n" == await client.line()
+
+
 @pytest.mark.parametrize("leave", ["half-close", "abort"])
 async def test_a_client_that_leaves_in_the_middle_of_auth_is_noticed(leave):
     async with serving() as server, connected(server) as client:
@@ -362,6 +380,83 @@ async def test_a_reader_that_does_not_read_stops_the_stores_stream():
             assert sent < 64 * 2**20
             connection = next(iter(server._connections))
             assert connection.transport.get_write_buffer_size() < 2**20
+
+
+class Clockwork:
+    """A server's clock that a test can put forward."""
+
+    def __init__(self, server):
+        self.server = server
+
+    def pass_(self, seconds):
+        now = self.server.loop.time()
+        for connection in list(self.server._connections):
+            connection.look(now + seconds)
+
+
+async def test_silence_is_counted_from_the_end_of_a_long_answer():
+    """RFC 1939 s3: the timer is the client's, not that of a message under way."""
+    go_on = asyncio.Event()
+
+    async def slow():
+        yield b"first\r\n"
+        await go_on.wait()
+        yield b"second\r\n"
+
+    async with serving(Store(Streamed("x", 15, slow))) as server, connected(server) as client:
+        await client.login()
+        assert b"+OK 15 octets\r\n" == await client.say("RETR 1")
+        connection = next(iter(server._connections))
+        connection.heard -= 599
+        go_on.set()
+        assert b"first\r\nsecond\r\n.\r\n" == await client.reader.readuntil(b".\r\n")
+        Clockwork(server).pass_(2)
+
+        assert b"+OK nothing done\r\n" == await client.say("NOOP")
+        Clockwork(server).pass_(1)
+        Clockwork(server).pass_(602)
+        assert b"" == await client.reader.read()
+
+
+async def test_a_store_that_hangs_in_the_middle_of_a_message_ends_the_session():
+    async def hang():
+        yield b"first\r\n"
+        await asyncio.Event().wait()
+
+    message = Streamed("x", 15, hang, ascii_size=15)
+    async with serving(Store(message)) as server, connected(server) as client:
+        await client.login()
+        await client.say("RETR 1")
+        assert b"first\r\n" == await client.line()
+        Clockwork(server).pass_(1)
+        Clockwork(server).pass_(302)
+
+        with suppress(ConnectionResetError):
+            assert b"" == await client.reader.read()
+        await asyncio.wait_for(message.closed.wait(), 10)
+
+
+async def test_a_client_that_says_quit_and_reads_nothing_is_cut():
+    begun = asyncio.Event()
+
+    class Seen(Store):
+        @hookimpl
+        def load_contents(self):
+            begun.set()
+            return b"x" * 7_999_998 + b"\r\n"
+
+    big = PopMessage("big", 8_000_000, wire_ready=True, ascii_size=8_000_000)
+    async with serving(Seen(big)) as server:
+        url = urlsplit(server.addresses[0])
+        with socket.socket() as client:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            client.connect((url.hostname, url.port))
+            client.sendall(b"USER luke\r\nPASS hello\r\n" + b"RETR 1\r\n" * 200 + b"QUIT\r\n")
+            await asyncio.wait_for(begun.wait(), 10)
+            Clockwork(server).pass_(1)
+            Clockwork(server).pass_(302)
+
+            await asyncio.wait_for(server._emptied(), 10)
 
 
 # Stopping

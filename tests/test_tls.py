@@ -2,19 +2,15 @@
 
 import asyncio
 import base64
-import datetime as dt
 import ssl
 import warnings
 from contextlib import asynccontextmanager
 from urllib.parse import quote, urlsplit
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from pop3hub import ConfigurationError, Limits, PopServer, PopUser, hookimpl
+from tests.authority import Authority
 
 
 class Store:
@@ -33,58 +29,6 @@ class Store:
     @hookimpl
     def delete_messages(self, messages):
         return len(messages)
-
-
-class Authority:
-    """A certificate authority of the tests' own, in PEM files."""
-
-    def __init__(self, folder):
-        self.folder = folder
-        self.key = ec.generate_private_key(ec.SECP256R1())
-        self.cert = self._sign("authority", self.key, x509.BasicConstraints(True, None))
-        self.path = self._write("ca.pem", self.cert)
-
-    def _sign(self, name, key, *extensions):
-        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-        now = dt.datetime.now(dt.UTC)
-        builder = (
-            x509.CertificateBuilder()
-            .subject_name(subject)
-            .issuer_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "authority")]))
-            .public_key(key.public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - dt.timedelta(days=1))
-            .not_valid_after(now + dt.timedelta(days=1))
-        )
-        for extension in extensions:
-            builder = builder.add_extension(extension, critical=False)
-        return builder.sign(self.key, hashes.SHA256())
-
-    def _write(self, name, cert, key=None):
-        path = self.folder / name
-        octets = cert.public_bytes(serialization.Encoding.PEM)
-        if key is not None:
-            octets += key.private_bytes(
-                serialization.Encoding.PEM,
-                serialization.PrivateFormat.PKCS8,
-                serialization.NoEncryption(),
-            )
-        path.write_bytes(octets)
-        return str(path)
-
-    def issue(self, *names, file=None, mail=None):
-        """Write a certificate with its key, for DNS names or a mail address; return the path."""
-        key = ec.generate_private_key(ec.SECP256R1())
-        general = [x509.RFC822Name(mail)] if mail else [x509.DNSName(name) for name in names]
-        cert = self._sign(mail or names[0], key, x509.SubjectAlternativeName(general))
-        return self._write(file or f"{(mail or names[0]).replace('*', '_')}.pem", cert, key)
-
-    def client(self, cert=None):
-        """Return a client's context that trusts this authority."""
-        context = ssl.create_default_context(cafile=self.path)
-        if cert:
-            context.load_cert_chain(cert)
-        return context
 
 
 @pytest.fixture(scope="module")
@@ -279,3 +223,19 @@ async def test_clear_text_on_the_tls_port_harms_nobody(authority):
         assert b"+OK" not in received
         async with connected(server, authority.client()) as (reader, _, _):
             assert b"+OK" in await reader.readuntil(b"\r\n")
+
+
+@pytest.mark.parametrize("octets", [b"this is no ClientHello\r\n", b""])
+async def test_a_handshake_that_fails_behind_stls_leaves_nothing_behind(authority, octets):
+    url = f"pop3://127.0.0.1:0?cert={quote(authority.issue('localhost'))}"
+    async with serving(url) as server:
+        address = urlsplit(server.addresses[0])
+        reader, writer = await asyncio.open_connection(address.hostname, address.port)
+        await reader.readuntil(b"\r\n")
+        writer.write(b"STLS\r\n")
+        assert b"+OK begin TLS negotiation\r\n" == await reader.readuntil(b"\r\n")
+        writer.write(octets)
+        writer.write_eof()
+
+        await asyncio.wait_for(server._emptied(), 10)
+        writer.close()

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 BACKENDS = "pop3hub.backends"
 EXTENSIONS = "pop3hub.plugins"
+OWN = ("maildir", "memory", "mongo")
+"""Backends that pop3hub's authors distribute, as pop3hub-NAME."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +50,9 @@ def load_backend(name: str) -> Plugin:
     found = [entry for entry in installed(BACKENDS) if entry.name == name]
     if not found:
         names = ", ".join(entry.name for entry in installed(BACKENDS)) or "none"
+        remedy = f"pip install pop3hub-{name}" if name in OWN else "install the plugin that has it"
         raise ConfigurationError(
-            f"no backend named {name!r} is installed (installed: {names}); "
-            f"try: pip install pop3hub-{name}"
+            f"no backend named {name!r} is installed (installed: {names}): {remedy}"
         )
     if len({_distribution(entry) for entry in found}) > 1:
         origins = " and ".join(sorted(_distribution(entry) for entry in found))

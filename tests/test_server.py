@@ -153,7 +153,7 @@ async def test_a_port_in_use_is_an_error_that_names_it_and_leaves_nothing_open()
         ({"name": "a<b"}, "the name 'a<b'"),
         ({"default_language": "xx"}, "xx"),
         ({"backend": None}, "give either callbacks, or a backend"),
-        ({"backend": "nothere"}, "pip install pop3hub-nothere"),
+        ({"backend": "nothere"}, "install the plugin that has it"),
     ],
 )
 def test_what_cannot_work_is_one_clear_error_at_the_start(settings, words):

@@ -18,6 +18,7 @@ from click.core import ParameterSource
 
 from pop3hub import configuration, discovery, options
 from pop3hub.app import App, Refused, english
+from pop3hub.commands import COMMANDS
 from pop3hub.errors import ConfigurationError, NoSuchUser, PermanentFailure, PopError
 
 if TYPE_CHECKING:
@@ -188,8 +189,6 @@ def assemble(
 
     `config` stands in place of --config. Raises ConfigurationError.
     """
-    from pop3hub import commands  # noqa: PLC0415 - commands see what is assembled here
-
     found = look_ahead(arguments)
     config = config or found["config"]
     data = configuration.read(config) if config else {}
@@ -204,7 +203,8 @@ def assemble(
         )
         headings = [(f"Plugin {name}", own) for name, own in app.plugins.options() if own]
     program = Program(headings, app, arguments)
-    commands.register(program)
+    for command in COMMANDS.values():
+        program.add_command(command)
     if name:
         app.plugins.register_commands(program)
     return program, _file_values(program)
@@ -244,7 +244,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         )
     except Exception as exc:  # noqa: BLE001 - the last place: an error becomes a line and a code
         code = report(exc)
-        if "deliver" in arguments and code not in _BOUNCES:
+        command = next((word for word in arguments if word in COMMANDS), None)
+        if command == "deliver" and code not in _BOUNCES:
             code = os.EX_TEMPFAIL  # what an administrator can repair, mail can wait for
     sys.exit(code or 0)
 
@@ -258,6 +259,9 @@ def report(exc: Exception) -> int:
     if isinstance(exc, click.Abort):
         click.echo("Aborted.", err=True)
         return 130  # what a shell makes of SIGINT
+    if isinstance(exc, click.exceptions.NoArgsIsHelpError):
+        click.echo(exc.format_message(), err=True)
+        return exc.exit_code
     click.echo(f"{PROGRAM}: {_line(exc)}", err=True)
     if isinstance(exc, Refused):
         return exc.code

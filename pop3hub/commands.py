@@ -13,18 +13,13 @@ from pop3hub.check import check
 from pop3hub.config_commands import config
 from pop3hub.errors import ConfigurationError
 from pop3hub.languages import Catalogue, check_file, skeleton
+from pop3hub.manual import manual
 from pop3hub.store_commands import deliver, import_, user
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pop3hub.app import App
-
-
-def register(group: click.Group) -> None:
-    """Add pop3hub's own commands."""
-    for command in (user, deliver, import_, plugins, languages, config, check, completion):
-        group.add_command(command)
 
 
 # Plugins
@@ -124,3 +119,17 @@ def completion(context: click.Context, *, shell: str) -> None:
     if complete is not None:
         program = context.find_root().command
         click.echo(complete(program, {}, "pop3hub", "_POP3HUB_COMPLETE").source())
+
+
+COMMANDS: dict[str, click.Command] = {
+    "user": user,
+    "deliver": deliver,
+    "import": import_,
+    "plugins": plugins,
+    "languages": languages,
+    "config": config,
+    "check": check,
+    "completion": completion,
+    "manual": manual,
+}
+"""pop3hub's own commands, by the word that calls them."""

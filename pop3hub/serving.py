@@ -190,7 +190,9 @@ class Life:
             f"pop3hub serves {self._app.backend.name} ({self._app.backend.origin}):", err=True
         )
         for port in self.server.ports:
-            where = port.listener.url()
+            if port.server is None:
+                continue
+            where = port.listener.url(port.server.sockets[0].getsockname()[1])
             if port.listener.implicit_tls:
                 how = "TLS"
             elif port.starts_tls:

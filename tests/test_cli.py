@@ -3,10 +3,14 @@
 import dataclasses
 import os
 import re
+import shutil
+import subprocess
 
 import pytest
 
 from pop3hub import options
+from pop3hub.app import App
+from pop3hub.cli import Program
 from pop3hub.server import PopServer
 from pop3hub.settings import Limits, Settings
 from tests.program import ENTRY_POINTS, install_filed_store
@@ -262,10 +266,7 @@ def test_every_limit_has_an_option():
 
 
 def test_every_setting_comes_from_an_option():
-    values = {each.name: each.default for _, group in options.core() for each in group}
-    made = options.server_arguments(
-        values | dict.fromkeys(("salt_key_file", "oauth_issuer", "oauth_audience", "oauth_jwks"))
-    )
+    made = options.server_arguments(Program([], App(), []).parse([], {}).params)
 
     assert {field.name for field in dataclasses.fields(Settings)} <= made.keys()
     assert Limits() == made["limits"]
@@ -320,3 +321,31 @@ def test_a_plugin_can_not_take_an_option_that_is_there(pop3hub, tmp_path, monkey
 
 def test_completion_is_made_for_a_shell(pop3hub):
     assert "_POP3HUB_COMPLETE=bash_complete" in pop3hub("completion", "bash").out
+
+
+def test_the_manual_has_every_command_and_option(pop3hub):
+    page = pop3hub(*MEMORY, "manual").out.replace("\\-", "-")
+
+    for command in ("user add", "deliver", "import", "languages check", "config show", "check"):
+        assert f"\n.SS {command} [OPTIONS]" in page
+    for _, group in options.core():
+        for option in group:
+            assert f"\n.B {option.opts[0]}" in page
+    assert "\n.B --memory-user NAME:PASSWORD" in page
+
+
+@pytest.mark.skipif(shutil.which("groff") is None, reason="needs groff")
+def test_the_manual_is_good_roff(pop3hub):
+    page = pop3hub(*MEMORY, "manual").out.encode()
+
+    command = ["groff", "-man", "-Tutf8", "-ww"]
+    done = subprocess.run(command, input=page, capture_output=True, check=False)
+
+    assert (0, b"") == (done.returncode, done.stderr)
+
+
+def test_a_group_without_a_command_shows_its_help(pop3hub):
+    outcome = pop3hub("user")
+
+    assert 2 == outcome.code
+    assert "\n  remove " in outcome.err

@@ -135,7 +135,11 @@ async def _log_in(
         await _fail(session, mechanism, _tried(name), AuthenticationFailed())
     except AuthenticationFailed as error:
         await _fail(session, mechanism, _tried(name), error)
+    except PopError as error:
+        session.service.logins[mechanism, error.code or "ERR"] += 1
+        raise
     else:
+        session.service.logins[mechanism, "OK"] += 1
         session.ok("welcome", user=user.name)
 
 
@@ -146,6 +150,7 @@ def _tried(name: str | Exchange) -> str:
 async def _fail(session: Session, mechanism: str, name: str, error: PopError) -> None:
     """Answer a failed login, at a fixed time after its last line."""
     session.failed_logins += 1
+    session.service.logins[mechanism, "AUTH"] += 1
     session.log.warning("login.failed", user=name, mechanism=mechanism)
     await session.plugins.login_failed(name, session)
     due = session.heard + session.settings.failure_delay

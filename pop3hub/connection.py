@@ -52,6 +52,7 @@ class Connection(asyncio.Protocol):
 
     def __init__(self, server: PopServer, port: Port, *, peer: Peer | None = None) -> None:
         """Belong to a server and one of its ports; `peer` is the client that a proxy speaks for."""
+        server.stats.accepted += 1
         self.server = server
         self.port = port
         self.session: Session | None = None

@@ -10,8 +10,9 @@ import asyncio
 import hmac
 import ipaddress
 import secrets
+from collections import Counter
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -35,26 +36,51 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 
     from pop3hub.listeners import Listener
-    from pop3hub.session import Peer
+    from pop3hub.session import Peer, Session
     from pop3hub.settings import Limits
 
 DEFAULT_LISTEN = "pop3://127.0.0.1:1110"
 BACKLOG = 1024
+ENDS = 64
+"""Ends of sessions that are counted apart: plugins give reasons too."""
 
 
 @dataclass(slots=True)
 class Stats:
-    """What a server has done and is doing; plain counters."""
+    """What a server has done since its start; plain counters.
 
+    A session's figures are added when it ends.
+    accepted: connections taken; those that are no `connections` did not end their TLS handshake.
+    refused: of the connections, those that were too many.
+    attempts: logins by mechanism and result: OK, the response code of the refusal, or ERR for none.
+    ends: sessions that have ended, by TLS version ("" in clear) and reason.
+    """
+
+    accepted: int = 0
     connections: int = 0
     refused: int = 0
-    sessions: int = 0
     logins: int = 0
     failed_logins: int = 0
     commands: int = 0
     retrieved: int = 0
     octets: int = 0
     deleted: int = 0
+    attempts: Counter[tuple[str, str]] = field(default_factory=Counter)
+    ends: Counter[tuple[str, str]] = field(default_factory=Counter)
+
+    def add(self, session: Session) -> None:
+        """Count a session that has ended."""
+        figures = session.figures
+        self.logins += session.user is not None
+        self.failed_logins += session.failed_logins
+        self.commands += figures.commands
+        self.retrieved += figures.retrieved
+        self.octets += figures.octets
+        self.deleted += figures.deleted
+        end = session.tls.version if session.tls else "", session.reason
+        if end not in self.ends and len(self.ends) >= ENDS:
+            end = end[0], "other"
+        self.ends[end] += 1
 
 
 @dataclass(slots=True)
@@ -134,6 +160,7 @@ class PopServer:
             catalogue=self._read_languages(self._language_directories, default_language),
             settings=self.settings,
             hasher=self._hasher,
+            logins=self.stats.attempts,
             mechanisms=_mechanisms(self.settings, self.plugins),
             salt_key=self.settings.salt_key or machine_key(),
         )
@@ -211,6 +238,11 @@ class PopServer:
             if port.server is not None
             for bound in port.server.sockets
         ]
+
+    @property
+    def takes_connections(self) -> bool:
+        """Whether it has started, and no stop has begun."""
+        return self._timer is not None and self._end is None
 
     async def serve_forever(self) -> None:
         """Wait until `stop` has done its work."""
@@ -338,13 +370,7 @@ class PopServer:
             del self._by_address[address]
         else:
             self._by_address[address] -= 1
-        stats, figures = self.stats, session.figures
-        stats.logins += session.user is not None
-        stats.failed_logins += session.failed_logins
-        stats.commands += figures.commands
-        stats.retrieved += figures.retrieved
-        stats.octets += figures.octets
-        stats.deleted += figures.deleted
+        self.stats.add(session)
 
     def keep(self, work: Coroutine[Any, Any, None]) -> None:
         """Run work that belongs to no connection any more, and wait for it before the stop."""

@@ -11,6 +11,7 @@ import enum
 import itertools
 import secrets
 import time
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -108,6 +109,7 @@ class Service:
     mechanisms: Mapping[str, Mechanism] = field(default_factory=dict)
     salt_key: bytes = field(default_factory=lambda: secrets.token_bytes(32), repr=False)
     log: Any = field(default_factory=lambda: structlog.get_logger("pop3hub.session"))
+    logins: Counter[tuple[str, str]] = field(default_factory=Counter)
     measured: dict[tuple[str, str], int] = field(default_factory=dict)
     _prefix: str = field(default_factory=lambda: secrets.token_hex(5))
     _numbers: itertools.count[int] = field(default_factory=itertools.count)

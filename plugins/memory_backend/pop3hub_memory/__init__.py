@@ -48,6 +48,11 @@ class MemoryBackend:
         self._mail: Path | None = None
         self._log = structlog.get_logger("pop3hub.memory")
 
+    @property
+    def keeps_scram_keys(self) -> bool:
+        """Whether every user can log in by SCRAM: keys can't be made of a bcrypt hash."""
+        return all(user.scram for user in self._users.values())
+
     # Settings and start
 
     @hookimpl

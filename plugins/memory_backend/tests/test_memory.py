@@ -49,6 +49,16 @@ async def test_users_and_mail_come_from_options(mail):
         )
 
 
+@pytest.mark.parametrize(
+    ("password", "offered"),
+    [("hello", True), (bcrypt.hashpw(b"hello", bcrypt.gensalt(4)).decode(), False)],
+)
+async def test_scram_is_offered_where_every_user_can_log_in_by_it(password, offered):
+    users = ["luke:hello", f"leia:{password}"]
+    async with dialogue(memory_user=users) as luke:
+        assert offered == (b"SCRAM-SHA-256" in await luke.say("CAPA"))
+
+
 async def test_files_are_never_changed(mail):
     before = {path: path.read_bytes() for path in mail.rglob("*.eml")}
     async with dialogue(memory_user=["luke:hello"], memory_mail=mail) as luke:

@@ -270,7 +270,7 @@ class MongoBackend:
             try:
                 ids = await store.all_ids(key)
                 if ids and not with_mail:
-                    raise MaildropNotEmpty
+                    raise MaildropNotEmpty(name=name)
                 await self.purge.remove(key, owner, lease.fence, ids)
                 await store.users.delete_one({"_id": key})
             finally:

@@ -169,9 +169,9 @@ class OwnStore:
         """
         key = self.key(name)
         if not await self.users.find_one({"_id": key}, {"_id": 1}):
-            raise NoSuchUser
+            raise NoSuchUser(name=name)
         if uid and await self._is_taken(key, uid):
-            raise UniqueIdTaken
+            raise UniqueIdTaken(uid=uid)
         message_id = self._ids.new()
         body = await self.bodies.write(key, message_id, contents)
         form = body.form
@@ -190,7 +190,7 @@ class OwnStore:
             await self.messages.insert_one(document)
         except DuplicateKeyError as exc:
             await self.bodies.discard(key, message_id)
-            raise UniqueIdTaken from exc
+            raise UniqueIdTaken(uid=uid) from exc
         return uid or str(message_id)
 
     async def _is_taken(self, name: str, uid: str) -> bool:

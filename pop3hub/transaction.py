@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import TYPE_CHECKING, Any
 
 from pop3hub import protocol
@@ -300,8 +300,10 @@ def _must_measure(session: Session) -> bool:
 
 
 async def _measure_first(session: Session, answer: Callable[[Session], Answer]) -> None:
-    for n in session.maildrop.unmeasured:
-        await _needs_utf8(session, n)
+    # What can't be read is RETR's to tell; it must not keep the other messages from being listed.
+    with suppress(PopError):
+        for n in session.maildrop.unmeasured:
+            await _needs_utf8(session, n)
     session.maildrop.unmeasured.clear()
     waiting = answer(session)
     if waiting is not None:

@@ -1,0 +1,211 @@
+"""A small mail store, and a client that sends octets as they are: what the protocol tests share."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, Self
+from urllib.parse import urlsplit
+
+import bcrypt
+
+from pop3hub.auth import PopUser, scram_keys
+from pop3hub.errors import PermanentFailure
+from pop3hub.hookspecs import hookimpl
+from pop3hub.maildrop import PopMessage
+from pop3hub.protocol import wire_form
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import AsyncIterator
+
+    from pop3hub.session import Session
+
+TIMEOUT = 10.0
+"""Seconds after which a test that waits for the server has failed."""
+
+
+def new_user(name: str, password: str, **facts: Any) -> PopUser:
+    """Return a user whose bcrypt hash is the cheapest there is."""
+    hashed = bcrypt.hashpw(password.encode(), bcrypt.gensalt(4)).decode()
+    return PopUser(name, hashed, **facts)
+
+
+LUKE = new_user("luke", "hello", secret="tanstaaf")
+PENCIL = {name: scram_keys("pencil", name, 4096) for name in ("SCRAM-SHA-1", "SCRAM-SHA-256")}
+USER = new_user("user", "pencil", scram=PENCIL)
+
+
+class Gate:
+    """A place where a hook waits until the test lets it go on."""
+
+    def __init__(self) -> None:
+        self.reached = asyncio.Event()
+        self.opened = asyncio.Event()
+
+    async def pass_through(self) -> None:
+        """Tell that somebody is here, and wait."""
+        self.reached.set()
+        async with asyncio.timeout(TIMEOUT):
+            await self.opened.wait()
+
+
+class Streamed(PopMessage):
+    """A message that its store sends in chunks."""
+
+    __slots__ = ("store", "user")
+
+    def __init__(self, store: Store, user: str, uid: str, size: int) -> None:
+        super().__init__(uid, size)
+        self.store = store
+        self.user = user
+
+    async def load_contents(self) -> AsyncIterator[bytes]:
+        await self.store.called("load_contents")
+        contents = self.store.mail[self.user].get(self.uid)
+        if contents is None:
+            raise PermanentFailure("message-gone")
+        return self._chunks(contents)
+
+    async def _chunks(self, contents: bytes) -> AsyncIterator[bytes]:
+        size = self.store.chunk or len(contents)
+        end = self.store.broken.get(self.uid, len(contents))
+        try:
+            for start in range(0, end, size):
+                yield contents[start : min(start + size, end)]
+            if self.uid in self.store.broken:
+                raise OSError("the disk is gone")
+        finally:
+            self.store.closed.append(self.uid)
+
+
+class Store:
+    """Users and mail in dictionaries, the tests' backend; a test changes its attributes.
+
+    tokens: the user whom a bearer token stands for.
+    chunk: octets that a message is streamed in; None hands messages over whole.
+    failures: by hook, what it raises from now on; gates: by hook, what it waits for.
+    broken: unique-ids of streamed messages that fail, each after so many octets.
+    deaf: unique-ids that `delete_messages` leaves where they are.
+    calls, closed: the hooks that were called, the streams that were closed.
+    """
+
+    keeps_scram_keys = True
+
+    def __init__(self) -> None:
+        self.users = {user.name: user for user in (LUKE, USER)}
+        self.mail: dict[str, dict[str, bytes]] = {"luke": {}, "user": {}}
+        self.tokens: dict[str, str] = {}
+        self.failures: dict[str, BaseException] = {}
+        self.broken: dict[str, int] = {}
+        self.deaf: set[str] = set()
+        self.chunk: int | None = None
+        self.calls: list[str] = []
+        self.closed: list[str] = []
+        self.gates: dict[str, Gate] = {}
+
+    def put(self, *messages: bytes, name: str = "luke") -> None:
+        """Add messages; their unique-ids are uid-1, uid-2, ..."""
+        drop = self.mail.setdefault(name, {})
+        for contents in messages:
+            drop[f"uid-{len(drop) + 1}"] = contents
+
+    async def called(self, hook: str) -> None:
+        """Note a call; wait, or fail, where the test wants that."""
+        self.calls.append(hook)
+        if hook in self.gates:
+            await self.gates[hook].pass_through()
+        if hook in self.failures:
+            raise self.failures[hook]
+
+    @hookimpl
+    async def get_user(self, name: str) -> PopUser | None:
+        """Look the name up."""
+        await self.called("get_user")
+        return self.users.get(name)
+
+    @hookimpl
+    async def verify_token(self, token: str) -> PopUser | None:
+        """Look the token up."""
+        await self.called("verify_token")
+        return self.users.get(self.tokens.get(token, ""))
+
+    @hookimpl
+    async def is_in_use(self) -> None:
+        """Leave that to the lock."""
+        await self.called("is_in_use")
+
+    @hookimpl
+    async def receive_messages(self, user: PopUser) -> list[PopMessage]:
+        """List the mail, with the sizes that RFC 1939 s11 wants."""
+        await self.called("receive_messages")
+        drop = self.mail[user.name]
+        if self.chunk is None:
+            return [PopMessage(uid, len(wire_form(each)), each) for uid, each in drop.items()]
+        return [Streamed(self, user.name, uid, len(wire_form(each))) for uid, each in drop.items()]
+
+    @hookimpl
+    async def delete_messages(self, messages: list[PopMessage], session: Session) -> int:
+        """Remove the messages but for the deaf ones."""
+        await self.called("delete_messages")
+        drop = self.mail[session.user.name]
+        wanted = [message.uid for message in messages if message.uid not in self.deaf]
+        for uid in wanted:
+            drop.pop(uid, None)
+        return len(wanted)
+
+
+class Client:
+    """A connection to a server, which sends and receives octets as they are."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader = reader
+        self.writer = writer
+
+    @classmethod
+    async def connect(cls, url: str, tls: ssl.SSLContext | None = None) -> Self:
+        """Connect to a URL of `PopServer.addresses`."""
+        parts = urlsplit(url)
+        reader, writer = await asyncio.open_connection(
+            parts.hostname, parts.port, ssl=tls, server_hostname="localhost" if tls else None
+        )
+        return cls(reader, writer)
+
+    def send(self, octets: bytes) -> None:
+        """Send octets, as many in one segment as the system takes."""
+        self.writer.write(octets)
+
+    async def line(self) -> bytes:
+        """Return the next line; b"" at the end of the connection."""
+        async with asyncio.timeout(TIMEOUT):
+            return await self.reader.readline()
+
+    async def lines(self, number: int) -> list[bytes]:
+        """Return so many lines."""
+        return [await self.line() for _ in range(number)]
+
+    async def many(self) -> bytes:
+        """Return a multi-line reply."""
+        async with asyncio.timeout(TIMEOUT):
+            return await self.reader.readuntil(b"\r\n.\r\n")
+
+    async def rest(self) -> bytes:
+        """Return what comes until the server closes."""
+        async with asyncio.timeout(TIMEOUT):
+            try:
+                return await self.reader.read()
+            except ConnectionError:
+                return b""
+
+    async def say(self, line: bytes) -> bytes:
+        """Send a command without its CRLF; return the first line of the answer."""
+        self.send(line + b"\r\n")
+        return await self.line()
+
+    async def start_tls(self, context: ssl.SSLContext) -> None:
+        """Do the handshake; the certificate must be for localhost."""
+        async with asyncio.timeout(TIMEOUT):
+            await self.writer.start_tls(context, server_hostname="localhost")
+
+    async def close(self) -> None:
+        """Close, whatever the server thinks of it."""
+        self.writer.transport.abort()

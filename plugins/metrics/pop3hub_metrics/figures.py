@@ -1,0 +1,130 @@
+"""Which metrics there are, and what they come to in one process.
+
+docs/metrics.md lists them for people. Labels hold names that the installation bounds, never a
+user's or an address.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from pop3hub.registry import BOUNDS
+
+if TYPE_CHECKING:
+    from pop3hub.server import PopServer
+
+    Samples = dict[tuple[str, ...], list[float]]
+    """By metric and its labels' values: one number, or of a histogram its spans and their sum."""
+
+LAG_BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One metric: a counter unless said otherwise; `bounds` are a histogram's.
+
+    A gauge is of a process that lives; what others have counted counts when they are gone, too.
+    """
+
+    name: str
+    help: str
+    labels: tuple[str, ...] = ()
+    kind: Literal["counter", "gauge", "histogram"] = "counter"
+    bounds: tuple[float, ...] = ()
+
+
+METRICS = {
+    metric.name: metric
+    for metric in (
+        Metric(
+            "pop3hub_accepted_connections",
+            "TCP connections, those whose TLS handshake failed or is under way among them.",
+        ),
+        Metric("pop3hub_connections", "Connections that were greeted or refused."),
+        Metric("pop3hub_refused_connections", "Connections that were refused: too many."),
+        Metric("pop3hub_sessions", "Sessions that are open.", kind="gauge"),
+        Metric(
+            "pop3hub_ended_sessions", "Sessions that have ended, and why.", labels=("tls", "reason")
+        ),
+        Metric(
+            "pop3hub_logins",
+            "Logins; the result is OK, the response code of the refusal, or ERR where it has none.",
+            labels=("mechanism", "result"),
+        ),
+        Metric("pop3hub_commands", "Commands of sessions that have ended."),
+        Metric("pop3hub_retrieved_messages", "Messages that RETR has sent whole."),
+        Metric("pop3hub_retrieved_octets", "Octets of the messages that were sent."),
+        Metric("pop3hub_deleted_messages", "Messages that were removed in UPDATE."),
+        Metric(
+            "pop3hub_hook_seconds",
+            "Time that plugins took for what they were asked.",
+            labels=("hook", "plugin"),
+            kind="histogram",
+            bounds=BOUNDS,
+        ),
+        Metric(
+            "pop3hub_hook_failures",
+            "What plugins could not answer: errors of the backend, timeouts, defects.",
+            labels=("hook", "plugin"),
+        ),
+        Metric(
+            "pop3hub_loop_lag_seconds",
+            "How late the event loop comes to a timer.",
+            kind="histogram",
+            bounds=LAG_BOUNDS,
+        ),
+        Metric("pop3hub_workers", "Processes that serve.", kind="gauge"),
+    )
+}
+
+
+class Lag:
+    """How late the event loop was, as a histogram."""
+
+    def __init__(self) -> None:
+        self.values = [0.0] * (len(LAG_BOUNDS) + 2)
+
+    def add(self, seconds: float) -> None:
+        """Count one look at the clock."""
+        self.values[bisect_left(LAG_BOUNDS, seconds)] += 1
+        self.values[-1] += seconds
+
+
+def collect(server: PopServer, lag: Lag) -> Samples:
+    """Return what this process has done and is doing."""
+    stats = server.stats
+    samples: Samples = {
+        ("pop3hub_accepted_connections",): [stats.accepted],
+        ("pop3hub_connections",): [stats.connections],
+        ("pop3hub_refused_connections",): [stats.refused],
+        ("pop3hub_sessions",): [server.sessions],
+        ("pop3hub_commands",): [stats.commands],
+        ("pop3hub_retrieved_messages",): [stats.retrieved],
+        ("pop3hub_retrieved_octets",): [stats.octets],
+        ("pop3hub_deleted_messages",): [stats.deleted],
+        ("pop3hub_loop_lag_seconds",): list(lag.values),
+        ("pop3hub_workers",): [1],
+    }
+    for (tls, reason), number in stats.ends.items():
+        samples["pop3hub_ended_sessions", tls or "none", reason] = [number]
+    for (mechanism, result), number in stats.attempts.items():
+        samples["pop3hub_logins", mechanism, result] = [number]
+    for (hook, plugin), calls in server.plugins.calls.items():
+        if calls.number:
+            samples["pop3hub_hook_seconds", hook, plugin] = [*calls.spans, calls.seconds]
+            samples["pop3hub_hook_failures", hook, plugin] = [calls.failures]
+    return samples
+
+
+def add(total: Samples, more: Samples, *, gone: bool = False) -> None:
+    """Add what another process has counted; `gone` leaves out what ended with it."""
+    for key, values in more.items():
+        metric = METRICS.get(key[0])
+        if metric is None or (gone and metric.kind == "gauge"):
+            continue
+        before = total.get(key)
+        total[key] = (
+            list(values) if before is None else [a + b for a, b in zip(before, values, strict=True)]
+        )

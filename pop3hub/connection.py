@@ -342,7 +342,12 @@ _OPEN = (State.AUTHORIZATION, State.TRANSACTION)  # compared by identity; a set 
 
 def _peer_of(transport: asyncio.BaseTransport) -> Peer:
     name = transport.get_extra_info("peername")
-    return Peer(name[0], name[1]) if name else Peer("unknown", 0)
+    if not name:
+        return Peer("unknown", 0)
+    host: str = name[0]
+    if host.startswith("::ffff:") and "." in host:  # IPv4 on a socket of both families
+        host = host.removeprefix("::ffff:")
+    return Peer(host, name[1])
 
 
 def _tls_of(transport: asyncio.BaseTransport) -> Tls | None:

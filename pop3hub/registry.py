@@ -50,7 +50,10 @@ class Calls:
 
 
 class Impl:
-    """One hookimpl, callable with all of its specification's arguments by position."""
+    """One hookimpl, callable with all of its specification's arguments by position.
+
+    Arguments that have a default in the hookimpl are given too: pluggy itself would leave them out.
+    """
 
     __slots__ = ("call", "calls", "plugin")
 
@@ -58,10 +61,16 @@ class Impl:
         self.plugin = impl.plugin_name
         self.calls = Calls()
         function = impl.function
-        if tuple(impl.argnames) == tuple(arguments):
-            self.call: Callable[..., Any] = function
+        wanted = [arguments.index(name) for name in impl.argnames]
+        named = {name: arguments.index(name) for name in impl.kwargnames if name in arguments}
+        if named:
+            self.call: Callable[..., Any] = lambda *given: function(
+                *[given[index] for index in wanted],
+                **{name: given[index] for name, index in named.items()},
+            )
+        elif wanted == list(range(len(arguments))):
+            self.call = function
         else:
-            wanted = [arguments.index(name) for name in impl.argnames]
             self.call = lambda *given: function(*[given[index] for index in wanted])
 
 

@@ -95,6 +95,23 @@ def last_named(plugin):
     return plugin
 
 
+@pytest.mark.parametrize(
+    ("function", "expected"),
+    [
+        (lambda name, contents, uid: (name, contents, uid), "('luke', b'mail', 'u1')"),
+        (lambda name, contents, uid=None: (name, contents, uid), "('luke', b'mail', 'u1')"),
+        (lambda contents, uid=None, other=7: (contents, uid, other), "(b'mail', 'u1', 7)"),
+        (lambda name: name, "luke"),
+    ],
+)
+async def test_a_hookimpl_gets_the_arguments_that_it_names_with_a_default_or_without(
+    function, expected
+):
+    asked = plugins(made(store_message=function))
+
+    assert expected == await asked.store_message("luke", b"mail", "u1")
+
+
 # Blame
 
 

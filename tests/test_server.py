@@ -526,3 +526,18 @@ async def test_a_message_of_a_gibibyte_takes_no_more_memory_than_a_small_one(wir
 
         assert resident() - before < 40 * 2**20
     assert size + 3 == received
+
+
+async def test_ipv4_on_a_socket_of_both_families_is_ipv4():
+    """What systemd hands over often is one: its clients are local, and counted one by one."""
+    both = socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=True)
+    server = PopServer(backend=Store(), listen="pop3://[::1]:0", failure_delay=0)
+    await server.start(sockets=[[both]])
+    try:
+        reader, writer = await asyncio.open_connection("127.0.0.1", both.getsockname()[1])
+        assert b"IPv4 127.0.0.1:" in await reader.readuntil(b"\r\n")
+        writer.write(b"USER luke\r\n")
+        assert b"+OK" in await reader.readuntil(b"\r\n")
+        writer.close()
+    finally:
+        await server.stop()

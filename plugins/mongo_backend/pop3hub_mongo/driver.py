@@ -166,8 +166,9 @@ def _client_class(name: DriverName, uri: str) -> Any:
         return AsyncMongoClient
     # motor runs its calls in threads, five for each core unless told before its import: then a few
     # slow calls stop every session of the process.
-    pool = _set_in(uri).get("maxPoolSize", CLIENT_SETTINGS["maxPoolSize"])
-    os.environ.setdefault("MOTOR_MAX_WORKERS", str(pool))
+    pool = _set_in(uri).get("maxPoolSize", "")
+    threads = pool if pool.isdecimal() and int(pool) else CLIENT_SETTINGS["maxPoolSize"]
+    os.environ.setdefault("MOTOR_MAX_WORKERS", str(threads))
     from motor.motor_asyncio import AsyncIOMotorClient  # noqa: PLC0415 - reads the variable now
 
     return AsyncIOMotorClient

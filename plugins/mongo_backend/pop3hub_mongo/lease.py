@@ -35,6 +35,8 @@ KEPT = 31 * 86_400
 ATTEMPTS = 3
 """Tries to make a lease's document, if others make it at the same moment."""
 
+PURGE_INDEX = [("exp", 1)]
+"""Of those leases alone in which a removal stands."""
 LAPSED = datetime.fromtimestamp(0, UTC)
 
 
@@ -69,8 +71,14 @@ class Leases:
         self._log = structlog.get_logger("pop3hub.mongo")
 
     async def create_indexes(self) -> None:
-        """Let the server collect the documents of leases that nobody has held for long."""
-        await self.collection.create_indexes([IndexModel([("gc", 1)], expireAfterSeconds=0)])
+        """Let the server collect what nobody has held for long, and find what is left to remove."""
+        left = {"purge": {"$exists": True}}
+        await self.collection.create_indexes(
+            [
+                IndexModel([("gc", 1)], expireAfterSeconds=0),
+                IndexModel(PURGE_INDEX, partialFilterExpression=left),
+            ]
+        )
 
     async def acquire(self, name: str, owner: str, lost: Callable[[], None], **facts: str) -> Lease:
         """Return the lease on a maildrop; `facts` are for the operator who lists leases.

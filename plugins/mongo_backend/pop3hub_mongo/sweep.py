@@ -18,6 +18,7 @@ from pymongo.errors import DuplicateKeyError, PyMongoError
 
 from pop3hub.errors import MaildropInUse, PopError
 from pop3hub_mongo.bodies import CHUNK_INDEX
+from pop3hub_mongo.lease import PURGE_INDEX
 from pop3hub_mongo.options import YOUNG
 
 if TYPE_CHECKING:
@@ -26,10 +27,12 @@ if TYPE_CHECKING:
     from pop3hub_mongo.lease import Leases
     from pop3hub_mongo.purge import Purge
 
-INTERVAL = 600.0
-"""Seconds between two sweeps in the background, over all nodes."""
-LONGEST = 300.0
-"""Seconds that one sweep in the background may take; the next one goes on."""
+REMOVALS_EVERY = 600.0
+"""Seconds between two looks for removals in the background, by whichever node."""
+LEAVINGS_EVERY = 86_400.0
+"""Seconds between two walks through bodies or sizes in the background, by whichever node."""
+LONGEST = 3_600.0
+"""Seconds that a sweep in the background may take."""
 BATCH = 1_000
 
 
@@ -69,10 +72,7 @@ class Sweeper:
         """Do all there is to do; `young` in seconds. Raises PyMongoError."""
         swept = Swept()
         await self._removals(swept)
-        if self._chunks is not None:
-            await self._bodies(swept, young)
-        if self._sizes is not None:
-            await self._old_sizes(swept)
+        await self._leavings(swept, young)
         return swept
 
     def start(self) -> None:
@@ -88,22 +88,28 @@ class Sweeper:
 
     async def _sweep_for_ever(self) -> None:
         while True:
-            await asyncio.sleep(INTERVAL * random.uniform(0.5, 1.0))  # noqa: S311 - spreads the nodes
+            await asyncio.sleep(REMOVALS_EVERY * random.uniform(0.5, 1.0))  # noqa: S311 - spreads the nodes
+            swept = Swept()
             try:
-                if await self._is_our_turn():
-                    async with asyncio.timeout(LONGEST):
-                        swept = await self.sweep()
-                    self._log.info("mongo.swept", removals=swept.removals, bodies=swept.bodies)
+                async with asyncio.timeout(LONGEST):
+                    if await self._is_our_turn("removals", REMOVALS_EVERY):
+                        await self._removals(swept)
+                    if await self._is_our_turn("leavings", LEAVINGS_EVERY):
+                        await self._leavings(swept, YOUNG)
             except (PyMongoError, PopError, TimeoutError) as exc:
                 self._log.warning("mongo.sweep_failed", error=str(exc)[:200])
+            if swept != Swept():
+                self._log.info(
+                    "mongo.swept", removals=swept.removals, bodies=swept.bodies, sizes=swept.sizes
+                )
 
-    async def _is_our_turn(self) -> bool:
-        """Return whether no node has swept for an interval, and take the turn."""
+    async def _is_our_turn(self, work: str, interval: float) -> bool:
+        """Return whether no node has done a work for an interval, and take the turn."""
         now = datetime.now(UTC)
         try:
             await self._turns.update_one(
-                {"_id": "sweep", "next": {"$lte": now}},
-                {"$set": {"next": now + timedelta(seconds=INTERVAL)}},
+                {"_id": work, "next": {"$lte": now}},
+                {"$set": {"next": now + timedelta(seconds=interval)}},
                 upsert=True,
             )
         except DuplicateKeyError:
@@ -113,8 +119,8 @@ class Sweeper:
     async def _removals(self, swept: Swept) -> None:
         """Finish the removals of sessions that are gone."""
         left = {"purge": {"$exists": True}, "$expr": {"$lte": ["$exp", "$$NOW"]}}
-        names = [found["_id"] async for found in self._leases.collection.find(left, {"_id": 1})]
-        for name in names:
+        found = self._leases.collection.find(left, {"_id": 1}).hint(PURGE_INDEX)
+        for name in [lease["_id"] async for lease in found]:
             try:
                 lease = await self._leases.acquire(
                     name, f"sweep-{secrets.token_hex(8)}", lambda: None
@@ -128,9 +134,16 @@ class Sweeper:
             finally:
                 await self._leases.release(lease)
 
+    async def _leavings(self, swept: Swept, young: float) -> None:
+        if self._chunks is not None:
+            await self._bodies(swept, young)
+        if self._sizes is not None:
+            await self._old_sizes(swept)
+
     async def _bodies(self, swept: Swept, young: float) -> None:
         """Remove the chunks of deliveries and removals that were broken off."""
-        oldest = ObjectId.from_datetime(datetime.now(UTC) - timedelta(seconds=young))
+        # An ObjectId of a date sorts before all others of its second.
+        oldest = ObjectId.from_datetime(datetime.now(UTC) - timedelta(seconds=young - 1))
         fields = {"_id": 0, "user": 1, "files_id": 1, "n": 1}
         cursor = self._chunks.find({"files_id": {"$lt": oldest}}, fields).hint(CHUNK_INDEX)
         async for batch in _batches(cursor, "files_id"):

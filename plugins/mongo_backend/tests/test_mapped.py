@@ -26,10 +26,17 @@ ON_THE_WIRE = b"Subject: hi\r\n\r\n..dot\r\nlast line\r\n.\r\n"
 WIRE_SIZE = 32
 
 
+@pytest.fixture(scope="module")
+def shop_name(client):
+    name = f"shop_{uuid.uuid4().hex[:8]}"
+    yield name
+    client.drop_database(name)
+
+
 @pytest.fixture
-def shop(client, password_hash):
+def shop(client, shop_name, password_hash):
     """Their database: luke, and a message in each form that owner, size and body may have."""
-    shop = client[f"shop_{uuid.uuid4().hex[:8]}"]
+    shop = client[shop_name]
     user = {"user": "luke", "pass": password_hash, "secret": "s3cret"}
     luke = shop.users.insert_one(user).inserted_id
     shop.emails.insert_many(
@@ -41,7 +48,8 @@ def shop(client, password_hash):
         ]
     )
     yield shop
-    client.drop_database(shop.name)
+    for collection in (shop.users, shop.emails):
+        collection.delete_many({})
 
 
 @pytest.fixture
@@ -149,6 +157,7 @@ async def test_nothing_of_theirs_is_written(start, schema, shop):
 
 @pytest.mark.parametrize("allowed", [False, True])
 async def test_an_index_is_made_only_if_that_is_allowed(start, schema, shop, allowed):
+    shop.emails.drop_indexes()
     await start(**schema, mongo_create_indexes=allowed)
 
     made = [index["key"] for index in shop.emails.index_information().values()][1:]

@@ -1,5 +1,7 @@
 """Removal: all of it, once, whoever has to finish it."""
 
+import asyncio
+
 import pytest
 from bson import ObjectId
 
@@ -48,6 +50,19 @@ async def test_the_sweeper_finishes_a_removal(interrupted, backend, database):
     assert 1 == database.messages.count_documents({})
     lease = database.leases.find_one()
     assert (None, False, True) == (lease["owner"], "purge" in lease, "gc" in lease)
+
+
+async def test_removals_are_finished_in_the_background(interrupted, backend, database, monkeypatch):
+    await interrupted()
+    monkeypatch.setattr("pop3hub_mongo.sweep.REMOVALS_EVERY", 0.01)
+    backend.sweeper.start()
+
+    async with asyncio.timeout(5):
+        while "purge" in database.leases.find_one():  # noqa: ASYNC110 - a server's state
+            await asyncio.sleep(0.01)
+
+    await backend.sweeper.stop()
+    assert 1 == database.messages.count_documents({})
 
 
 async def test_the_sweeper_leaves_a_session_alone_that_is_removing(interrupted, backend, database):
@@ -132,7 +147,9 @@ async def test_a_sweep_removes_old_bodies_without_a_message_and_no_others(backen
 async def test_one_node_sweeps_in_an_interval(backend, start):
     other = await start()
 
-    turns = [await node.sweeper._is_our_turn() for node in (backend, other, backend)]
+    nodes = (backend, other, backend)
+
+    turns = [await node.sweeper._is_our_turn("removals", 60) for node in nodes]
 
     assert [True, False, False] == turns
 

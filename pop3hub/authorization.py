@@ -129,6 +129,8 @@ async def _log_in(
     session.heard = loop.time()
     try:
         user = await proof
+        if session.is_locked_out(_tried(name)):  # now, whatever it was when the proof began
+            raise AuthenticationFailed  # noqa: TRY301 - it shall look like the others
         await session.enter_transaction(user, mechanism)
     except auth.UnknownHash as exc:
         session.log.error("login.damaged_keys", mechanism=mechanism, error=str(exc))
@@ -140,6 +142,7 @@ async def _log_in(
         raise
     else:
         session.service.logins[mechanism, "OK"] += 1
+        session.service.guard.note_login(_tried(name), session.peer, session.settings)
         session.ok("welcome", user=user.name)
 
 
@@ -148,12 +151,13 @@ def _tried(name: str | Exchange) -> str:
 
 
 async def _fail(session: Session, mechanism: str, name: str, error: PopError) -> None:
-    """Answer a failed login, at a fixed time after its last line."""
+    """Answer a failed login, at a time after its last line that only failures before it set."""
     session.failed_logins += 1
     session.service.logins[mechanism, "AUTH"] += 1
     session.log.warning("login.failed", user=name, mechanism=mechanism)
     await session.plugins.login_failed(name, session)
-    due = session.heard + session.settings.failure_delay
+    slowness = await session.note_failure(name)
+    due = session.heard + session.settings.failure_delay * slowness
     await asyncio.sleep(due - asyncio.get_running_loop().time())
     if session.failed_logins < session.settings.limits.failed_logins:
         raise error

@@ -155,6 +155,22 @@ async def delete_messages(messages: Sequence[PopMessage], session: Session) -> i
     """
 
 
+# Failed logins
+
+
+@hookspec(firstresult=True)
+async def count_failed_login(name: str, address: str, window: float) -> tuple[int, int] | None:
+    """Note a failed login, and return how many there were for this name, and from this address.
+
+    For what is served by several nodes: pop3hub itself counts for all workers of one machine. Both
+    numbers are those of all nodes in the last `window` seconds, with this failure among them.
+    `name` is prepared and case-folded, may be anything and nobody's, and "" where the client gave
+    none; `address` is an IPv4 address or an IPv6 network (/64), and "" where it doesn't count.
+    Called for each failure, never for a login that succeeds. None, or what is raised, leaves it at
+    the numbers of this machine.
+    """
+
+
 # Observers
 
 
@@ -298,7 +314,7 @@ async def list_users() -> Sequence[PopUser] | AsyncIterator[Sequence[PopUser]] |
 
 @hookspec(firstresult=True)
 async def store_message(
-    name: str, contents: bytes | AsyncIterator[bytes], uid: str | None = None
+    name: str, contents: bytes | AsyncIterator[bytes], uid: str | None
 ) -> str | None:
     """Put a message into the user's maildrop, as its newest; return its unique-id.
 

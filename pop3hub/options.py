@@ -6,6 +6,7 @@ Nothing here reads a file but the one of the salt key.
 
 from __future__ import annotations
 
+import ipaddress
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,9 @@ from pop3hub.server import DEFAULT_LISTEN
 from pop3hub.settings import Limits, Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
+
+    from pop3hub.listeners import Network
 
 Headings = list[tuple[str, list[click.Option]]]
 
@@ -42,9 +45,25 @@ LIMITS = {
         "--max-sessions-per-address",
         "Sessions at once from one address, IPv6 by its /64; 0 for any number.",
     ),
+    "connections_per_minute": (
+        "--max-connections-per-minute",
+        "New connections from one address; 0 for any number.",
+    ),
+    "failed_logins_per_address": (
+        "--max-failed-logins-per-address",
+        "Failed logins that lock an address out; 0 for never.",
+    ),
+    "failed_logins_per_user": (
+        "--max-failed-logins-per-user",
+        "Failed logins that lock a user out, but where they logged in before; 0 for never.",
+    ),
+    "failed_logins_window": ("--failed-logins-window", "Forget so many failures in this time."),
+    "lockout": ("--lockout-time", "Lock out for this long."),
+    "proxy_header": ("--proxy-header-timeout", "Wait this long for a proxy's PROXY header."),
 }
 """The option and its help for each field of `Limits`."""
 
+_UNBOUNDED = ("sessions", "connections", "failed_logins_per")
 _OCTETS = {"auth_line", "sasl_response", "swallowed_line", "write_buffer"}
 
 
@@ -80,7 +99,7 @@ def core() -> Headings:
         ("Bearer tokens (OAuth 2.0)", _tokens()),
         ("Mail", _mail(policy)),
         ("Languages", _languages()),
-        ("Limits", [_limit(name, *LIMITS[name]) for name in LIMITS]),
+        ("Limits", [*(_limit(name, *LIMITS[name]) for name in LIMITS), _exempt()]),
         ("Logging", _logging()),
         ("Process", _process()),
     ]
@@ -246,7 +265,7 @@ def _limit(name: str, option: str, text: str) -> click.Option:
             metavar="SECONDS",
             help=text,
         )
-    lowest = 0 if name.startswith("sessions") else 1
+    lowest = 0 if name.startswith(_UNBOUNDED) else 1
     return click.Option(
         [option],
         type=click.IntRange(min=255 if name in _OCTETS else lowest),
@@ -254,6 +273,15 @@ def _limit(name: str, option: str, text: str) -> click.Option:
         show_default=True,
         metavar="OCTETS" if name in _OCTETS else "N",
         help=text,
+    )
+
+
+def _exempt() -> click.Option:
+    return click.Option(
+        ["--exempt"],
+        multiple=True,
+        metavar="NETWORK",
+        help="No limits by address here: a webmail server, from which all users come; repeatable.",
     )
 
 
@@ -333,8 +361,16 @@ def server_arguments(values: Mapping[str, Any]) -> dict[str, Any]:
         "language_directories": values["language_dir"],
         "salt_key": salt_key(values["salt_key_file"]),
         "limits": limits(values),
+        "exempt": _networks(values["exempt"]),
         "token_verifier": _token_verifier(values),
     }
+
+
+def _networks(texts: Sequence[str]) -> tuple[Network, ...]:
+    try:
+        return tuple(ipaddress.ip_network(text) for text in texts)
+    except ValueError as exc:
+        raise ConfigurationError(f"--exempt: {exc}") from exc
 
 
 def salt_key(path: Path | None) -> bytes:

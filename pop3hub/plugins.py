@@ -308,6 +308,19 @@ class Plugins:
         patience = self.hook_timeout * REMOVAL_PATIENCE
         return int(await self._first("delete_messages", messages, session, patience=patience) or 0)
 
+    # Failed logins
+
+    async def count_failed_login(self, name: str, address: str, window: float) -> tuple[int, int]:
+        """Note a failed login; return what all nodes have counted, (0, 0) where nobody knows."""
+        try:
+            counts = await self._first("count_failed_login", name, address, window)
+        except PluginFailure:
+            counts = None  # logged where it was caught
+        except PopError as exc:
+            self.log.error("hook.failed", hook="count_failed_login", error=str(exc))
+            counts = None
+        return counts or (0, 0)
+
     # Observers
 
     async def session_opened(self, session: Session) -> None:

@@ -7,18 +7,20 @@ knows nothing of a command line.
 from __future__ import annotations
 
 import asyncio
+import gc
 import hmac
-import ipaddress
 import secrets
 from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
+from weakref import WeakSet
 
 import structlog
 
 from pop3hub import discovery, listeners, protocol, sasl
+from pop3hub.abuse import Guard, counted_address
 from pop3hub.auth import Hasher, PasswordCache
 from pop3hub.callbacks import ADAPTERS, callbacks_plugin
 from pop3hub.connection import Connection
@@ -113,6 +115,7 @@ class PopServer:
     listen: URLs as in listeners.py; port 0 asks for any free one, `addresses` tells which.
     tls_cert, tls_key: PEM files, or several; without a key, it is in the certificate's file.
     default_language: the tag in which connections begin; `language_directories` hold more.
+    guard: the counters of failed logins; workers that are forked of one process share one.
     settings: the fields of `Settings`, such as `apop=True`, and `limits`.
 
     Raises ConfigurationError for what can't work, here or in `start`.
@@ -132,6 +135,7 @@ class PopServer:
         language_directories: Iterable[Path] = (),
         bcrypt_cost: int = 12,
         token_verifier: object | None = None,
+        guard: Guard | None = None,
         **settings: Any,
     ) -> None:
         callbacks = {name: settings.pop(name) for name in ADAPTERS if settings.get(name)}
@@ -161,11 +165,12 @@ class PopServer:
             settings=self.settings,
             hasher=self._hasher,
             logins=self.stats.attempts,
-            mechanisms=_mechanisms(self.settings, self.plugins),
             salt_key=self.settings.salt_key or machine_key(),
+            guard=guard or Guard(),
         )
         self.loop: asyncio.AbstractEventLoop
         self.ports: list[Port] = []
+        self.opening: WeakSet[Connection] = WeakSet()
         self._connections: set[Connection] = set()
         self._by_address: dict[str, int] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -200,6 +205,7 @@ class PopServer:
         self.loop = asyncio.get_running_loop()
         await self.plugins.startup(self)
         try:
+            self.service.mechanisms = _mechanisms(self.settings, self.plugins)
             for index, listener in enumerate(self.listeners):
                 for bound in (sockets[index] if sockets else ()) or (None,):
                     self.ports.append(await self._open(listener, bound))
@@ -262,9 +268,7 @@ class PopServer:
             await self.serve_forever()
             return
         self._end = end
-        for port in self.ports:
-            if port.server is not None:
-                port.server.close()
+        await self._stop_accepting()
         with suppress(TimeoutError):
             await self._emptied(patiently=False)
         for connection in list(self._connections):
@@ -275,9 +279,27 @@ class PopServer:
         await self._emptied()
         await self._shut()
 
+    async def _stop_accepting(self) -> None:
+        """Close the listening sockets, once all that was accepted from them has its protocol.
+
+        asyncio drops a connection whose server is closed between its accept and its first step.
+        """
+        servers = [port.server for port in self.ports if port.server is not None]
+        for bound in (bound for server in servers for bound in server.sockets):
+            self.loop.remove_reader(bound.fileno())  # uvloop, which needs none of this, has none
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        for server in servers:
+            server.close()
+
     async def _emptied(self, *, patiently: bool = True) -> None:
-        """Wait until no session is open and no work is left; else only to the end of the grace."""
-        while self._connections or self._tasks:
+        """Wait until no session is open and no work is left.
+
+        Else only to the end of the grace, but for handshakes too that are going on.
+        """
+        if self.opening:
+            gc.collect()  # asyncio leaves those that failed to it
+        while self._connections or self._tasks or (self.opening and not patiently):
             self._left.clear()
             async with asyncio.timeout_at(None if patiently else self._end):
                 await self._left.wait()
@@ -334,26 +356,26 @@ class PopServer:
 
     def admit(self, connection: Connection, peer: Peer) -> bytes | None:
         """Count a connection in, or return the line that refuses it."""
+        self.opening.discard(connection)
         self.stats.connections += 1
         limits = self.settings.limits
-        address = _network_of(peer.host)
+        address = counted_address(peer, self.settings)
         count = self._by_address.get(address, 0)
-        refusal = None
+        refusal: str | None
         if limits.sessions and len(self._connections) >= limits.sessions:
             refusal = "connections-too-many"
-        elif (
-            limits.sessions_per_address
-            and count >= limits.sessions_per_address
-            and not peer.is_local
-        ):
+        elif address and 0 < limits.sessions_per_address <= count:
             refusal = "connections-too-many-from-address"
+        else:
+            refusal = self.service.guard.refusal(peer, self.settings)
         if refusal is not None:
             self.stats.refused += 1
             self.log.warning("connection.refused", peer=peer.host, reason=refusal)
             text = self.service.catalogue.default.text(refusal, ascii=True)
             return protocol.err(text, "SYS/TEMP")
         self._connections.add(connection)
-        self._by_address[address] = count + 1
+        if address:
+            self._by_address[address] = count + 1
         return None
 
     def forget(self, connection: Connection) -> None:
@@ -365,11 +387,10 @@ class PopServer:
         session = connection.session
         if session is None:
             return
-        address = _network_of(session.peer.host)
-        if self._by_address[address] == 1:
-            del self._by_address[address]
-        else:
+        if address := counted_address(session.peer, self.settings):
             self._by_address[address] -= 1
+            if not self._by_address[address]:
+                del self._by_address[address]
         self.stats.add(session)
 
     def keep(self, work: Coroutine[Any, Any, None]) -> None:
@@ -390,6 +411,9 @@ class PopServer:
         now = self.loop.time()
         for connection in list(self._connections):
             connection.look(now)
+        if self.opening and self._end is not None:
+            gc.collect()
+            self._left.set()
         shortest = min(limits.idle, limits.login, limits.stall)
         self._timer = self.loop.call_later(min(1.0, shortest / 4), self._look)
 
@@ -426,13 +450,3 @@ def _several(values: str | Sequence[str]) -> Sequence[str]:
 def _check_name(name: str) -> None:
     if not name or not name.isprintable() or set(name) & set("<>[]"):
         raise ConfigurationError(f"the name {name!r} must be printable, and without <, >, [ and ]")
-
-
-def _network_of(host: str) -> str:
-    """Return what counts as one address: IPv4 as it is, IPv6 by its /64, which one customer has."""
-    if ":" not in host:
-        return host
-    try:
-        return str(ipaddress.ip_network((host.partition("%")[0], 64), strict=False))
-    except ValueError:
-        return host

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pop3hub import listeners, logs, options, workers
+from pop3hub.abuse import Guard
 from pop3hub.app import Refused
 from pop3hub.errors import ConfigurationError
 from pop3hub.notify import Notifier, inherited_sockets
@@ -45,12 +46,13 @@ def configure_logs(values: Mapping[str, Any], *, quiet: bool) -> None:
     logs.configure(style=values["log_format"], level=level, names_key=key)
 
 
-def make_server(app: App) -> PopServer:
+def make_server(app: App, guard: Guard | None = None) -> PopServer:
     """Return the server that the options say, not started; raise ConfigurationError."""
     return PopServer(
         backend=app.backend,
         plugins=app.extensions,
         options=app.options,
+        guard=guard,
         **options.server_arguments(app.values),
     )
 
@@ -76,12 +78,13 @@ def serve(
         for url in values["listen"]
     ]
     inherited = assign(inherited_sockets(), places)
+    guard = Guard()  # before any worker is forked: they all count in it
     if values["workers"] == 1:
-        return Life(app, again, notifier).run(inherited)
+        return Life(app, again, notifier, guard).run(inherited)
 
     def work(sockets: Sequence[Sequence[socket]], parent: workers.Parent) -> int:
         try:
-            return Life(app, again, parent).run(sockets, leash=parent.leash)
+            return Life(app, again, parent, guard).run(sockets, leash=parent.leash)
         except Exception as exc:  # noqa: BLE001 - the last place in a worker, as in the parent
             return report(exc)
 
@@ -109,9 +112,13 @@ class Life:
     """One serving process, from its start to its end."""
 
     def __init__(
-        self, app: App, again: Callable[[], Mapping[str, Any]], notifier: Notifier | workers.Parent
+        self,
+        app: App,
+        again: Callable[[], Mapping[str, Any]],
+        notifier: Notifier | workers.Parent,
+        guard: Guard,
     ) -> None:
-        self.server = make_server(app)
+        self.server = make_server(app, guard)
         self._app = app
         self._again = again
         self._notifier = notifier

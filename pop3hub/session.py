@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import structlog
 
 from pop3hub import auth, protocol
+from pop3hub.abuse import Guard, counted_address, counted_name
 from pop3hub.errors import (
     AuthenticationFailed,
     LoginDelayed,
@@ -65,15 +66,19 @@ class Tls:
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """Where a connection comes from: an address without brackets, and a port."""
+    """Where a connection comes from: an address without brackets, and a port.
+
+    known: False where a proxy doesn't tell whom it speaks for; the address is the proxy's then.
+    """
 
     host: str
     port: int
+    known: bool = True
 
     @property
     def is_local(self) -> bool:
-        """Whether the address is of this machine's loopback."""
-        return self.host.startswith("127.") or self.host == "::1"
+        """Whether it is this machine's loopback."""
+        return self.known and (self.host.startswith("127.") or self.host == "::1")
 
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
@@ -108,6 +113,7 @@ class Service:
     hasher: Hasher
     mechanisms: Mapping[str, Mechanism] = field(default_factory=dict)
     salt_key: bytes = field(default_factory=lambda: secrets.token_bytes(32), repr=False)
+    guard: Guard = field(default_factory=Guard)
     log: Any = field(default_factory=lambda: structlog.get_logger("pop3hub.session"))
     logins: Counter[tuple[str, str]] = field(default_factory=Counter)
     measured: dict[tuple[str, str], int] = field(default_factory=dict)
@@ -153,6 +159,7 @@ class Session:
         "heard",
         "id",
         "language",
+        "locked_out",
         "maildrop",
         "mechanism",
         "peer",
@@ -206,6 +213,7 @@ class Session:
         self.heard = 0.0
         self.bad_commands = 0
         self.failed_logins = 0
+        self.locked_out = False
         self.retrieved: set[int] | None = set() if service.settings.expire == 0 else None
         self.reason = "lost"
         self.stamp = auth.new_stamp(service.settings.name) if service.settings.apop else ""
@@ -304,10 +312,13 @@ class Session:
 
     async def get_user(self, name: str) -> PopUser | None:
         """Return the user of a name that a client gave, or None."""
+        self.locked_out = self.is_locked_out(name)
         return await self.plugins.get_user(name, self)
 
     async def compare_password(self, raw: str, user: PopUser | None) -> bool:
         """Return whether the password is the user's; for nobody's, False after the same work."""
+        if self.locked_out:  # the answer comes no sooner for it, and bcrypt is spared
+            return False
         if user is None or user.password is None:
             return await self.service.hasher.check_dummy(raw)
         return await self.plugins.compare_password(raw, user, self)
@@ -322,6 +333,19 @@ class Session:
         if not await self.compare_password(raw, user) or user is None:
             raise AuthenticationFailed
         return user
+
+    def is_locked_out(self, name: str) -> bool:
+        """Return whether a login under this name must fail, as if the password were wrong."""
+        return self.service.guard.is_locked_out(name, self.peer, self.settings)
+
+    async def note_failure(self, name: str) -> float:
+        """Count a failed login; return by how many times its answer is to be delayed."""
+        counts = await self.plugins.count_failed_login(
+            counted_name(name),
+            counted_address(self.peer, self.settings),
+            self.settings.limits.failed_logins_window,
+        )
+        return self.service.guard.note_failure(name, self.peer, self.settings, counts)
 
     async def enter_transaction(self, user: PopUser, mechanism: str) -> None:
         """Lock and list the maildrop of a user whose credentials were right (RFC 1939 s4).

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from ipaddress import IPv4Network, IPv6Network
 
 KIB = 1024
 
@@ -38,6 +41,18 @@ class Limits:
     """Sessions at once; 0 for no limit."""
     sessions_per_address: int = 100
     """Sessions at once from one address, IPv6 by its /64; 0 for no limit; loopback is exempt."""
+    connections_per_minute: int = 300
+    """New connections from one address, counted likewise; 0 for no limit."""
+    failed_logins_per_address: int = 30
+    """Failed logins in the window below that lock an address out, counted likewise; 0 for never."""
+    failed_logins_per_user: int = 100
+    """Those that lock a user out, but where they logged in before; 0 for never."""
+    failed_logins_window: float = 600.0
+    """Time in which so many failures are forgotten again, one after the other."""
+    lockout: float = 900.0
+    """How long a lockout lasts."""
+    proxy_header: float = 5.0
+    """From a proxy's connection to the end of its PROXY header."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,4 +81,6 @@ class Settings:
     """Days that messages are kept (RFC 2449 s6.7); 0: until they are retrieved; None: for ever."""
     internationalized: Literal["downgrade", "reject", "raw"] = "downgrade"
     """Messages with UTF-8 headers, for clients that did not say UTF8 (RFC 6856 s2.1, RFC 6858)."""
+    exempt: tuple[IPv4Network | IPv6Network, ...] = ()
+    """Networks without limits by address: a webmail server, say, from which all users come."""
     limits: Limits = field(default_factory=Limits)

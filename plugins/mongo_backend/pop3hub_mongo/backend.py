@@ -204,7 +204,8 @@ class MongoBackend:
     async def since_last_login(self, user: PopUser, session: Session) -> float:
         """Note a login in the lease; return the seconds since the one before."""
         with self.driver.errors():
-            return await self.leases.since_last_login(user.name, session.id)
+            delay = session.settings.login_delay
+            return await self.leases.since_last_login(user.name, session.id, delay)
 
     @hookimpl
     async def expire_messages(self, user: PopUser, days: int, session: Session) -> int | None:

@@ -215,17 +215,22 @@ class Leases:
 
     # What else is kept in a lease's document
 
-    async def since_last_login(self, name: str, owner: str) -> float:
-        """Note a login of the holder now; return the seconds since the one before, or inf."""
+    async def since_last_login(self, name: str, owner: str, delay: float) -> float:
+        """Return the seconds since the holder's last login, or inf; note it now, after `delay`."""
+        delay *= 1000
+        too_soon = {"$lt": [{"$ifNull": ["$since_login", delay]}, delay]}
         found = await self.collection.find_one_and_update(
             {"_id": name, "owner": owner},
-            [{"$set": {"login_before": "$login", "login": "$$NOW"}}],
-            {"login": 1, "login_before": 1},
+            [
+                {"$set": {"since_login": {"$subtract": ["$$NOW", "$login"]}}},
+                {"$set": {"login": {"$cond": [too_soon, "$login", "$$NOW"]}}},
+            ],
+            {"since_login": 1},
             return_document=ReturnDocument.AFTER,
         )
-        if found is None or found.get("login_before") is None:
+        if found is None or found["since_login"] is None:
             return float("inf")
-        return float((found["login"] - found["login_before"]).total_seconds())
+        return float(found["since_login"]) / 1000
 
     async def listed(self) -> list[dict[str, Any]]:
         """Return the documents of the leases that are held now, in the order of their users."""

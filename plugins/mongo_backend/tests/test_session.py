@@ -133,6 +133,18 @@ async def test_login_delay_counts_across_nodes(backend, log_in):
     assert answer.startswith(b"-ERR [LOGIN-DELAY]")
 
 
+async def test_a_refused_login_does_not_begin_the_delay_anew(backend, log_in, database):
+    """RFC 2449 s6.5: so many seconds after a login that succeeded."""
+    first, _ = await log_in(login_delay=60)
+    await first.say("QUIT")
+    noted = database.leases.find_one()["login"]
+
+    second, _ = await log_in(login_delay=60)
+    await second.say("QUIT")
+
+    assert noted == database.leases.find_one()["login"]
+
+
 async def test_old_messages_expire_at_login(backend, log_in, database):
     """RFC 2449 s6.7: EXPIRE with days."""
     await backend.store_message("luke", b"old", None)

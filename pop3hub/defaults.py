@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from pop3hub.auth import Hasher, PasswordCache, PopUser
     from pop3hub.maildrop import PopMessage
+    from pop3hub.session import Session
 
 REMEMBERED_LOGINS = 100_000
 """Users whose last login is remembered for LOGIN-DELAY; the oldest is forgotten first."""
@@ -68,14 +69,16 @@ class Defaults:
             self._locked.discard(name)
 
     @hookimpl(trylast=True)
-    def since_last_login(self, user: PopUser) -> float:
+    def since_last_login(self, user: PopUser, session: Session) -> float:
         """Remember the login in this process."""
         now = time.monotonic()
-        last = self._logins.pop(user.name, -float("inf"))
-        self._logins[user.name] = now
-        if len(self._logins) > REMEMBERED_LOGINS:
-            del self._logins[next(iter(self._logins))]
-        return now - last
+        since = now - self._logins.get(user.name, -float("inf"))
+        if since >= session.settings.login_delay:
+            self._logins.pop(user.name, None)
+            self._logins[user.name] = now
+            if len(self._logins) > REMEMBERED_LOGINS:
+                del self._logins[next(iter(self._logins))]
+        return since
 
     @hookimpl(trylast=True)
     async def load_contents(self, message: PopMessage) -> object:

@@ -100,7 +100,9 @@ async def since_last_login(user: PopUser, session: Session) -> float | None:
     """Note a login of this user now, and return the seconds since the one before.
 
     Asked while the lock is held, and only where the server has a LOGIN-DELAY (RFC 2449 s6.5). inf
-    where there was none before. pop3hub's own default remembers the logins of its process.
+    where there was none before. A login that comes within `session.settings.login_delay` seconds is
+    refused and must not be noted: the delay counts from the last one that succeeded. pop3hub's own
+    default remembers the logins of its process.
     """
 
 

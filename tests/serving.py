@@ -85,6 +85,7 @@ class Store:
     chunk: octets that a message is streamed in; None hands messages over whole.
     failures: by hook, what it raises from now on; gates: by hook, what it waits for.
     broken: unique-ids of streamed messages that fail, each after so many octets.
+    used, serves: what `is_in_use` answers, and whether `receive_messages` does.
     deaf: unique-ids that `delete_messages` leaves where they are.
     calls, closed: the hooks that were called, the streams that were closed.
     """
@@ -97,6 +98,8 @@ class Store:
         self.tokens: dict[str, str] = {}
         self.failures: dict[str, BaseException] = {}
         self.broken: dict[str, int] = {}
+        self.serves = True
+        self.used: bool | None = None
         self.deaf: set[str] = set()
         self.chunk: int | None = None
         self.calls: list[str] = []
@@ -130,14 +133,17 @@ class Store:
         return self.users.get(self.tokens.get(token, ""))
 
     @hookimpl
-    async def is_in_use(self) -> None:
-        """Leave that to the lock."""
+    async def is_in_use(self) -> bool | None:
+        """Leave that to the lock, unless `used` says it."""
         await self.called("is_in_use")
+        return self.used
 
     @hookimpl
-    async def receive_messages(self, user: PopUser) -> list[PopMessage]:
-        """List the mail, with the sizes that RFC 1939 s11 wants."""
+    async def receive_messages(self, user: PopUser) -> list[PopMessage] | None:
+        """List the mail, with the sizes that RFC 1939 s11 wants; None if it `serves` nobody."""
         await self.called("receive_messages")
+        if not self.serves:
+            return None
         drop = self.mail[user.name]
         if self.chunk is None:
             return [PopMessage(uid, len(wire_form(each)), each) for uid, each in drop.items()]

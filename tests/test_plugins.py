@@ -2,6 +2,7 @@
 
 import asyncio
 from contextlib import asynccontextmanager, suppress
+from types import SimpleNamespace
 
 import pluggy
 import pytest
@@ -22,6 +23,7 @@ from pop3hub.defaults import Defaults
 from pop3hub.listing import PAGE
 from pop3hub.plugins import Plugins
 from pop3hub.registry import BOUNDS
+from pop3hub.settings import Settings
 
 LUKE = PopUser("luke", "hash")
 
@@ -377,9 +379,10 @@ async def test_the_default_lock_lets_in_one_session_and_is_released_by_its_conte
 
 async def test_the_default_remembers_the_last_login():
     asked = plugins(defaults=Defaults(None, None))
+    session = SimpleNamespace(settings=Settings(login_delay=60))
 
-    assert float("inf") == await asked.since_last_login(LUKE, None)
-    assert 0 <= await asked.since_last_login(LUKE, None) < 60
+    assert float("inf") == await asked.since_last_login(LUKE, session)
+    assert 0 <= await asked.since_last_login(LUKE, session) < 60
 
 
 async def test_an_extensions_lock_takes_the_place_of_the_default():

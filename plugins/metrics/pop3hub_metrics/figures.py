@@ -55,7 +55,7 @@ METRICS = {
         ),
         Metric("pop3hub_commands", "Commands of sessions that have ended."),
         Metric("pop3hub_retrieved_messages", "Messages that RETR has sent whole."),
-        Metric("pop3hub_retrieved_octets", "Octets of the messages that were sent."),
+        Metric("pop3hub_retrieved_octets", "Octets of messages that RETR and TOP have sent."),
         Metric("pop3hub_deleted_messages", "Messages that were removed in UPDATE."),
         Metric(
             "pop3hub_hook_seconds",

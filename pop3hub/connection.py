@@ -31,6 +31,7 @@ class Connection(asyncio.Protocol):
     """The transport of one session; the session's `Channel`."""
 
     __slots__ = (
+        "__weakref__",
         "_drained",
         "_eof",
         "_out",
@@ -53,6 +54,7 @@ class Connection(asyncio.Protocol):
     def __init__(self, server: PopServer, port: Port, *, peer: Peer | None = None) -> None:
         """Belong to a server and one of its ports; `peer` is the client that a proxy speaks for."""
         server.stats.accepted += 1
+        server.opening.add(self)  # until the handshake is over
         self.server = server
         self.port = port
         self.session: Session | None = None

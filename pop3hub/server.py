@@ -297,8 +297,6 @@ class PopServer:
 
         Else only to the end of the grace, but for handshakes too that are going on.
         """
-        if self.opening:
-            gc.collect()  # asyncio leaves those that failed to it
         while self._connections or self._tasks or (self.opening and not patiently):
             self._left.clear()
             async with asyncio.timeout_at(None if patiently else self._end):
@@ -412,7 +410,7 @@ class PopServer:
         for connection in list(self._connections):
             connection.look(now)
         if self.opening and self._end is not None:
-            gc.collect()
+            gc.collect()  # asyncio leaves handshakes that failed to it
             self._left.set()
         shortest = min(limits.idle, limits.login, limits.stall)
         self._timer = self.loop.call_later(min(1.0, shortest / 4), self._look)

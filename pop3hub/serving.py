@@ -94,11 +94,12 @@ def serve(
 
 
 def assign(sockets: Sequence[socket], places: Sequence[listeners.Listener]) -> list[list[socket]]:
-    """Return the inherited sockets of each listener, which are those of its port."""
+    """Return the inherited sockets of each listener: those of its address, else of its port."""
     found: list[list[socket]] = [[] for _ in places]
     for bound in sockets:
-        port = bound.getsockname()[1]
-        index = next((n for n, place in enumerate(places) if place.port == port), None)
+        host, port = bound.getsockname()[:2]
+        fitting = [n for n, place in enumerate(places) if place.port == port]
+        index = next((n for n in fitting if places[n].host == host), next(iter(fitting), None))
         if index is None:
             raise ConfigurationError(
                 f"the service manager opened port {port}, and no --listen has it: "

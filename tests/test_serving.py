@@ -186,6 +186,15 @@ def test_each_socket_goes_to_the_listener_of_its_port():
         assert [[], [bound]] == assign([bound], places)
 
 
+def test_two_sockets_of_one_port_go_to_the_listeners_of_their_addresses():
+    with socket.create_server(("127.0.0.1", 0)) as first:
+        port = first.getsockname()[1]
+        with socket.create_server(("127.0.0.2", port)) as second:
+            places = [listeners.parse(f"pop3://127.0.0.{n}:{port}") for n in (1, 2)]
+
+            assert [[first], [second]] == assign([second, first], places)
+
+
 def test_a_port_in_use_is_one_line_and_1():
     with socket.create_server(("127.0.0.1", 0)) as bound:
         url = f"pop3://127.0.0.1:{bound.getsockname()[1]}"

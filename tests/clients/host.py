@@ -103,7 +103,12 @@ class Host:
             subprocess.run,
             command,
             cwd=self.home,
-            env={"HOME": str(self.home), "PATH": os.environ["PATH"], "LC_ALL": "C"},
+            env={
+                "HOME": str(self.home),
+                "PATH": os.environ["PATH"],
+                "LC_ALL": "C",
+                "TERM": "vt100",
+            },
             stdin=subprocess.DEVNULL,
             capture_output=True,
             encoding="utf-8",

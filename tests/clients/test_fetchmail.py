@@ -61,6 +61,7 @@ def without_its_own_header(octets):
 async def test_fetchmail_gets_what_was_stored_and_deletes_it(host, mechanism, by):
     """fetchmail 6.4.37 spoils lines of 8192 octets and more, and starts no TLS for APOP."""
     done = await fetch(host, mechanism, host.ca, by=by)
+    assert 0 == done.returncode, done.stderr
     arrived = host.arrived()
     expected = [
         as_fetchmail_delivers(octets) for name, octets in ARRIVING.items() if name != "long lines"
@@ -69,7 +70,6 @@ async def test_fetchmail_gets_what_was_stored_and_deletes_it(host, mechanism, by
     arrived.remove(spoiled)
     has_tls = host.security == "POP3S" or (host.security == "STLS" and mechanism != "APOP")
 
-    assert 0 == done.returncode, done.stderr
     assert f"POP3> {by} 1" in done.stdout
     assert [] == unlike(expected, map(without_its_own_header, arrived))
     assert [(mechanism, has_tls)] == host.logins

@@ -28,7 +28,10 @@ WRITE_AT = 64 * 1024
 
 
 class Connection(asyncio.Protocol):
-    """The transport of one session; the session's `Channel`."""
+    """The transport of one session; the session's `Channel`.
+
+    peer, tls: what a proxy says of the client, set before the connection is made; else None.
+    """
 
     __slots__ = (
         "__weakref__",
@@ -36,7 +39,6 @@ class Connection(asyncio.Protocol):
         "_eof",
         "_out",
         "_out_size",
-        "_peer",
         "_progress",
         "_reading",
         "_sent",
@@ -45,18 +47,22 @@ class Connection(asyncio.Protocol):
         "framer",
         "heard",
         "opened",
+        "peer",
         "port",
         "server",
         "session",
+        "tls",
         "transport",
     )
 
-    def __init__(self, server: PopServer, port: Port, *, peer: Peer | None = None) -> None:
-        """Belong to a server and one of its ports; `peer` is the client that a proxy speaks for."""
+    def __init__(self, server: PopServer, port: Port) -> None:
+        """Belong to a server and one of its ports."""
         server.stats.accepted += 1
         server.opening.add(self)  # until the handshake is over
         self.server = server
         self.port = port
+        self.peer: Peer | None = None
+        self.tls: Tls | None = None
         self.session: Session | None = None
         self.transport: asyncio.Transport | None = None
         limits = server.settings.limits
@@ -64,7 +70,6 @@ class Connection(asyncio.Protocol):
             auth_limit=limits.auth_line, swallow_limit=limits.swallowed_line
         )
         self.opened = self.heard = server.loop.time()
-        self._peer = peer
         self._out: list[bytes] = []
         self._out_size = 0
         self._sent = self._progress = 0
@@ -79,7 +84,7 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Greet the client, or refuse it where there are too many."""
         self.transport = cast("asyncio.Transport", transport)
-        peer = self._peer or _peer_of(self.transport)
+        peer = self.peer or peer_of(transport.get_extra_info("peername"))
         self.transport.set_write_buffer_limits(high=self.server.settings.limits.write_buffer)
         refusal = self.server.admit(self, peer)
         if refusal is not None:
@@ -91,7 +96,7 @@ class Connection(asyncio.Protocol):
             self.server.service,
             self,
             peer,
-            tls=_tls_of(self.transport),
+            tls=_tls_of(self.transport) or self.tls,
             starts_tls=self.port.starts_tls,
             plaintext_ok=None if plaintext is None else plaintext or peer.is_local,
         )
@@ -342,8 +347,8 @@ class Connection(asyncio.Protocol):
 _OPEN = (State.AUTHORIZATION, State.TRANSACTION)  # compared by identity; a set would call __hash__
 
 
-def _peer_of(transport: asyncio.BaseTransport) -> Peer:
-    name = transport.get_extra_info("peername")
+def peer_of(name: tuple[Any, ...] | None) -> Peer:
+    """Return the peer of a socket whose peer's name this is."""
     if not name:
         return Peer("unknown", 0)
     host: str = name[0]

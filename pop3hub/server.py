@@ -21,6 +21,7 @@ import structlog
 
 from pop3hub import discovery, listeners, protocol, sasl
 from pop3hub.abuse import Guard, counted_address
+from pop3hub.accepting import ProxiedServer, bind
 from pop3hub.auth import Hasher, PasswordCache
 from pop3hub.callbacks import ADAPTERS, callbacks_plugin
 from pop3hub.connection import Connection
@@ -91,7 +92,7 @@ class Port:
 
     listener: Listener
     certificates: Certificates | None = None
-    server: asyncio.Server | None = None
+    server: asyncio.Server | ProxiedServer | None = None
 
     @property
     def context(self) -> ssl.SSLContext | None:
@@ -220,6 +221,10 @@ class PopServer:
         port = Port(listener, Certificates(listener) if listener.certs else None)
         where: dict[str, Any] = {"host": listener.host, "port": listener.port}
         try:
+            if listener.proxies:
+                sockets = await bind(listener) if bound is None else [bound]
+                port.server = ProxiedServer(self, port, sockets, backlog=BACKLOG)
+                return port
             port.server = await self.loop.create_server(
                 lambda: Connection(self, port),
                 **(where if bound is None else {"sock": bound}),

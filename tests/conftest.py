@@ -1,5 +1,7 @@
 """Fixtures of the protocol tests: dialogues without sockets, and servers with them."""
 
+import asyncio
+import importlib.util
 import logging
 import sys
 from contextlib import AsyncExitStack
@@ -28,6 +30,14 @@ def languages_once(monkeypatch):
         return load(directories, default=default) if directories else READ(default=default)
 
     monkeypatch.setattr(Catalogue, "load", load_once)
+
+
+def pytest_asyncio_loop_factories(item):
+    """Run the tests of modules that say `ON_BOTH_LOOPS` on uvloop too, where it is installed."""
+    loops = {"asyncio": asyncio.new_event_loop}
+    if getattr(item.module, "ON_BOTH_LOOPS", False) and importlib.util.find_spec("uvloop"):
+        loops["uvloop"] = importlib.import_module("uvloop").new_event_loop
+    return loops
 
 
 @pytest.fixture

@@ -303,7 +303,7 @@ async def test_a_locked_out_user_waits_as_long_as_others(store, clock):
 
 
 async def test_a_locked_out_address_is_refused_when_it_connects(store, clock, monkeypatch):
-    monkeypatch.setattr("pop3hub.connection._peer_of", lambda _transport: ADDRESS)
+    monkeypatch.setattr("pop3hub.connection.peer_of", lambda _name: ADDRESS)
     limits = Limits(failed_logins_per_address=2)
     async with guarded(store, clock, limits=limits, listen="pop3://127.0.0.1:0") as server:
         client = await Client.connect(server.addresses[0])

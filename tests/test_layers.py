@@ -46,18 +46,11 @@ TABLE = {
     "defaults": {"errors", "auth", "hookspecs"},
     "callbacks": {"errors", "hookspecs"},
     "connection": {"errors", "protocol", "dispatcher", "session"},
+    "accepting": {"connection", "proxy", "session"},
     "server": {
-        *{
-            "errors",
-            "abuse",
-            "auth",
-            "callbacks",
-            "connection",
-            "defaults",
-            "discovery",
-            "languages",
-        },
-        *{"listeners", "plugins", "protocol", "sasl", "session", "settings", "tls"},
+        *{"errors", "abuse", "accepting", "auth", "callbacks", "connection", "defaults"},
+        *{"discovery", "languages", "listeners", "plugins", "protocol", "sasl", "session"},
+        *{"settings", "tls"},
     },
 }
 

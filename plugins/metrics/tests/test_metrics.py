@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import poplib
 import ssl
+import sys
 import time
 from contextlib import asynccontextmanager
 from http import HTTPStatus
@@ -273,6 +274,27 @@ async def test_a_server_after_another_goes_on_counting(serving, metrics):
 
     assert 2 == found["pop3hub_connections_total",]
     assert 1 == found["pop3hub_workers",]
+
+
+async def test_of_a_process_that_is_gone_only_what_it_counted_remains(serving, metrics):
+    worker = """
+import sys
+from pop3hub_metrics.board import Board
+
+board = Board.__new__(Board)
+board._fd, board._number = int(sys.argv[1]), 0
+board.take()
+board.write({("pop3hub_sessions",): [7], ("pop3hub_connections",): [5], ("another",): [1]})
+"""
+    async with serving():
+        descriptor = metrics._board._fd
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-c", worker, str(descriptor)), pass_fds=[descriptor]
+        )
+        assert 0 == await process.wait()
+        found = await scrape(metrics)
+
+    assert (0, 5) == (found["pop3hub_sessions",], found["pop3hub_connections_total",])
 
 
 # Health

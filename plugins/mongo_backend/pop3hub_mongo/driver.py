@@ -137,6 +137,7 @@ class Driver:
             yield
         except OperationFailure as exc:
             reason = (exc.details or {}).get("errmsg") or str(exc)
+            reason, _, _ = reason.partition(" to execute command")  # a document of many lines
             raise ConfigurationError(f"MongoDB{self._where} refuses: {reason}") from exc
         except PyMongoError as exc:
             raise ConfigurationError(

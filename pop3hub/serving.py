@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import gc
 import os
 import signal
 import sys
@@ -151,6 +152,10 @@ class Life:
             await self._starting
         except asyncio.CancelledError:
             return  # a signal ended it before it served
+        # What was made until now stays: a full collection that walks over it holds up every session,
+        # for longer than the listing of a large maildrop does.
+        gc.collect()
+        gc.freeze()
         self._notifier.ready(status=", ".join(self.server.addresses))
         if sys.stderr.isatty():
             self._greet()

@@ -161,10 +161,9 @@ class Supervisor:
         """Sleep until a signal comes or a worker is due, and act on the signal."""
         now = time.monotonic()
         waiting = [worker.due - now for worker in self._workers if not worker.pid]
-        info = signal.sigtimedwait(
-            [*SIGNALS, READY],
-            max(0.0, min(waiting, default=MAX_PAUSE)) if self._serves else MAX_PAUSE,
-        )
+        starts = self._serves and not self._ending
+        pause = max(0.0, min(waiting, default=MAX_PAUSE)) if starts else MAX_PAUSE
+        info = signal.sigtimedwait([*SIGNALS, READY], pause)
         if info is None:
             return
         if info.si_signo == READY:

@@ -1,6 +1,7 @@
 """The parent of several workers: it shares out connections, and replaces who dies."""
 
 import os
+import resource
 import signal
 import socket
 import sys
@@ -91,6 +92,21 @@ def test_sigterm_reaches_every_worker_and_lets_sessions_end(start):
                 service.event("server.stopping")
             assert client.say(b"QUIT").startswith(b"+OK")
         assert 0 == service.wait()
+
+
+@pytest.mark.slow
+def test_the_parent_rests_while_a_worker_drains(start):
+    """One worker has ended and the other waits for its session: that takes the parent no work."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    with start("--drain", 6) as service:
+        address, _ = served(service)
+        with Client(address) as client:
+            log_in(client)
+            service.signal(signal.SIGTERM)
+            assert 0 == service.wait()
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+
+    assert after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime < 4
 
 
 def test_a_worker_that_dies_is_replaced_and_who_waited_is_served(start):

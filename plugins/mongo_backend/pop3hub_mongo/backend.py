@@ -60,6 +60,11 @@ class MongoBackend:
         self._node = f"{socket.gethostname()}:{os.getpid()}"
         self._log = structlog.get_logger("pop3hub.mongo")
 
+    @property
+    def keeps_scram_keys(self) -> bool:
+        """Whether users have SCRAM keys: ours do, made with their passwords; others' may not."""
+        return self.options.schema is None
+
     # What a subclass may override
 
     async def find_user(self, name: str) -> PopUser | None:

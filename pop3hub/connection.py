@@ -136,6 +136,8 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's name
         """End the session without UPDATE, unless it is inside UPDATE: then that is finished."""
+        if self.transport is None:
+            return  # a handshake failed, and that has ended the session already
         self.transport = None
         self._out.clear()
         session = self.session
@@ -281,6 +283,7 @@ class Connection(asyncio.Protocol):
             self.framer.clear()
         self._flush()
         limits = self.server.settings.limits
+        secured = None
         try:
             secured = await self.server.loop.start_tls(
                 transport,
@@ -289,13 +292,13 @@ class Connection(asyncio.Protocol):
                 server_side=True,
                 ssl_handshake_timeout=limits.handshake,
             )
-        except BaseException:
-            # asyncio tells a protocol nothing of a connection that is lost in the handshake.
-            transport.abort()
-            self.transport = None
-            raise
+        finally:
+            # asyncio does not always tell a protocol of a connection that is lost in the handshake.
+            if secured is None:
+                transport.abort()
+                self.transport = None
         if secured is None:
-            raise ConnectionAbortedError("the client left during the handshake")
+            raise ConnectionAbortedError("the connection was lost in the handshake")
         self.transport = secured
         self._reading = True
         secured.set_write_buffer_limits(high=limits.write_buffer)
@@ -333,15 +336,22 @@ class Connection(asyncio.Protocol):
         owed = self._task is not None and not session.wants_response
         if owed or left:
             if silent >= limits.stall:
-                self._cut(session, "stalled")
+                self.cut("stalled")
         elif silent >= limits.idle:
-            self._cut(session, "idle")
+            self.cut("idle")
         elif session.state is State.AUTHORIZATION and now - self.opened >= limits.login:
-            self._cut(session, "no login")
+            self.cut("no login")
 
-    def _cut(self, session: Session, reason: str) -> None:
-        session.abort(reason)
-        self.abort()  # also what is closing already, and waits for a client that doesn't read
+    def cut(self, reason: str) -> None:
+        """Close now, without UPDATE; a session that is inside UPDATE finishes it first.
+
+        What is closing already goes too, and waits no more for a client that doesn't read.
+        """
+        session = self.session
+        if session is not None:
+            session.abort(reason)
+        if session is None or session.state is not State.UPDATE:
+            self.abort()
 
 
 _OPEN = (State.AUTHORIZATION, State.TRANSACTION)  # compared by identity; a set would call __hash__

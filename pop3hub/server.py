@@ -277,10 +277,7 @@ class PopServer:
         with suppress(TimeoutError):
             await self._emptied(patiently=False)
         for connection in list(self._connections):
-            if connection.session is not None:
-                connection.session.abort("shutdown")
-            else:
-                connection.abort()
+            connection.cut("shutdown")
         await self._emptied()
         await self._shut()
 

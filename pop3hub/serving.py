@@ -152,8 +152,8 @@ class Life:
             await self._starting
         except asyncio.CancelledError:
             return  # a signal ended it before it served
-        # What was made until now stays: a full collection that walks over it holds up every session,
-        # for longer than the listing of a large maildrop does.
+        # What was made until now stays: a full collection that walks over it holds up every
+        # session, for longer than the listing of a large maildrop does.
         gc.collect()
         gc.freeze()
         self._notifier.ready(status=", ".join(self.server.addresses))

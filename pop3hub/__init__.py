@@ -15,6 +15,7 @@ from pop3hub.errors import (
     UniqueIdTaken,
 )
 from pop3hub.hookspecs import hookimpl
+from pop3hub.listing import Snapshot
 from pop3hub.maildrop import PopMessage
 from pop3hub.sasl import Exchange, Mechanism
 from pop3hub.server import PopServer
@@ -39,6 +40,7 @@ __all__ = [
     "PopUser",
     "Session",
     "Settings",
+    "Snapshot",
     "TemporaryFailure",
     "UniqueIdTaken",
     "hookimpl",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pop3hub.errors import PermanentFailure
 
@@ -20,12 +20,29 @@ PAGE = 5_000
 _UNIQUE_IDS = re.compile(r"(?:[!-~]{1,70}\n)*")
 _UNIQUE_ID = re.compile(r"[!-~]{1,70}")
 
+_Message_co = TypeVar("_Message_co", bound="PopMessage", covariant=True)
+
+
+class Snapshot(tuple[_Message_co, ...]):  # noqa: SLOT001 - it remembers its listing
+    """The messages of a maildrop as a backend keeps them from login to login while nothing changes.
+
+    Where `receive_messages` returns the same one again, it is not checked again, and what LIST and
+    UIDL answer is not put together again. Any change makes a new one.
+    """
+
+    listing: Listing | None = None
+
 
 class Listing:
-    """The messages of one login, checked as they come (RFC 1939 s7, s11)."""
+    """The messages of one login, or of one snapshot, checked as they come (RFC 1939 s7, s11).
+
+    answers: what was sent for LIST and UIDL, where it is kept.
+    """
 
     def __init__(self, user: str, log: Any) -> None:
         self.messages: list[PopMessage] = []
+        self.octets = 0
+        self.answers: dict[str, bytes] | None = None
         self.replaced: dict[int, str] = {}
         self.surrogates: dict[int, int] = {}
         self.unmeasured: list[int] = []
@@ -49,6 +66,7 @@ class Listing:
             if type(size) is not int or size < 0:
                 self._log.error("maildrop.bad_size", user=self._user, uid=message.uid)
                 raise PermanentFailure("maildrop-damaged")
+            self.octets += size
             if message.ascii_size is None:
                 self.unmeasured.append(number)
             elif message.ascii_size != size:

@@ -65,28 +65,50 @@ class PopMessage:
 class Maildrop:
     """The numbered messages of one session and their deletion marks."""
 
-    __slots__ = ("_messages", "_octets", "_replaced", "_surrogates", "marks", "unmeasured")
+    __slots__ = (
+        "_answers",
+        "_messages",
+        "_octets",
+        "_replaced",
+        "_surrogates",
+        "marks",
+        "unmeasured",
+    )
 
     def __init__(
         self,
         messages: Iterable[PopMessage] = (),
         *,
         replaced: Mapping[int, str] | None = None,
-        surrogates: dict[int, int] | None = None,
-        unmeasured: list[int] | None = None,
+        surrogates: Mapping[int, int] | None = None,
+        unmeasured: Iterable[int] = (),
+        octets: int | None = None,
+        answers: dict[str, bytes] | None = None,
     ) -> None:
         """Take the messages in order.
 
         By message number: `replaced` holds the unique-ids sent instead of ones that can't be, and
         `surrogates` how many octets longer the RFC 6858 surrogate is, where there is one;
-        `unmeasured` lists the numbers whose messages nobody has said that of.
+        `unmeasured` lists the numbers whose messages nobody has said that of. `octets` is the sum
+        of the sizes, if it is known; `answers` keeps those of LIST and UIDL for other sessions.
         """
         self._messages = messages if isinstance(messages, list) else list(messages)
         self._replaced = replaced or {}
-        self._surrogates = surrogates or {}
-        self._octets = sum([message.size for message in self._messages])
-        self.unmeasured = unmeasured or []
+        self._surrogates = dict(surrogates or {})
+        self._octets = sum(each.size for each in self._messages) if octets is None else octets
+        self._answers = answers
         self.marks: set[int] = set()
+        self.unmeasured: list[int] = []
+        for number in unmeasured:
+            if self[number].ascii_size is None:
+                self.unmeasured.append(number)
+            else:  # another session has found it out
+                self.measured(number)
+
+    @property
+    def answers(self) -> dict[str, bytes] | None:
+        """The answers to LIST and UIDL that are kept; None where they must be made."""
+        return None if self.marks or self._surrogates else self._answers
 
     def __len__(self) -> int:
         """Count the messages that are not marked."""

@@ -23,7 +23,7 @@ from pop3hub.errors import (
     PopError,
     TemporaryFailure,
 )
-from pop3hub.listing import PAGE, Listing
+from pop3hub.listing import PAGE, Listing, Snapshot
 from pop3hub.maildrop import Maildrop, PopMessage
 from pop3hub.registry import Calls, Impl, resolve
 from pop3hub.watch import Watch
@@ -234,6 +234,19 @@ class Plugins:
         if found is None:
             self.log.error("maildrop.unserved", user=user.name, backend=self.backend.name)
             raise PermanentFailure("maildrop-damaged")
+        listing = found.listing if isinstance(found, Snapshot) else None
+        if listing is None:
+            listing = await self._check(found, user)
+        return Maildrop(
+            listing.messages,
+            replaced=listing.replaced,
+            surrogates=listing.surrogates,
+            unmeasured=listing.unmeasured,
+            octets=listing.octets,
+            answers=listing.answers,
+        )
+
+    async def _check(self, found: Any, user: PopUser) -> Listing:
         listing = Listing(user.name, self.log)
         if hasattr(found, "__aiter__"):
             pages = found.__aiter__()
@@ -250,12 +263,10 @@ class Plugins:
             for start in range(0, len(found), PAGE):
                 listing.add(found[start : start + PAGE])
                 await asyncio.sleep(0)
-        return Maildrop(
-            listing.messages,
-            replaced=listing.replaced,
-            surrogates=listing.surrogates,
-            unmeasured=listing.unmeasured,
-        )
+        if isinstance(found, Snapshot):
+            listing.answers = {}
+            found.listing = listing
+        return listing
 
     async def _next(self, hook: str, pages: AsyncIterator[Any]) -> Any:
         try:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pop3hub.session import Session
 
     Answer = Coroutine[Any, Any, None] | None
+    Lines = Callable[[int, int], list[str]]
 
 SLICE = 64 * 1024
 """Octets that are encoded at a time; contents at hand up to this size are sent without a wait."""
@@ -54,7 +55,9 @@ def list_(session: Session, number: str | None = None) -> Answer:
             return _measure_first(session, list_)
         octets = maildrop.octets(surrogates=surrogates)
         session.ok("listing-follows", count=len(maildrop), octets=octets)
-        return _send_listing(session, lambda *span: maildrop.sizes(*span, surrogates=surrogates))
+        return _send_listing(
+            session, "LIST", lambda *span: maildrop.sizes(*span, surrogates=surrogates)
+        )
     n = maildrop.number(number)
     if surrogates and maildrop[n].ascii_size is None:
         return _list_measured(session, n)
@@ -72,26 +75,46 @@ def uidl(session: Session, number: str | None = None) -> Answer:
     maildrop = session.maildrop
     if number is None:
         session.ok("unique-ids-follow")
-        return _send_listing(session, maildrop.unique_ids)
+        return _send_listing(session, "UIDL", maildrop.unique_ids)
     n = maildrop.number(number)
     session.channel.send(b"+OK %d %b\r\n" % (n, maildrop.unique_id(n).encode("ascii")))
     return None
 
 
-def _send_listing(session: Session, lines: Callable[[int, int], list[str]]) -> Answer:
-    """Send the lines of all messages; long listings in pages, with turns for others in between."""
-    if session.maildrop.highest > PAGE:
-        return _send_pages(session, lines)
-    session.channel.send("".join(lines(1, PAGE)).encode("ascii") + protocol.END)
+def _send_listing(session: Session, command: str, lines: Lines) -> Answer:
+    """Send the lines of all messages, and keep them where others will be told the same."""
+    answers = session.maildrop.answers
+    kept = None if answers is None else answers.get(command)
+    if kept is not None and len(kept) > SLICE:
+        return _send_kept(session, kept)
+    if kept is None and session.maildrop.highest > PAGE:
+        return _send_pages(session, command, lines)
+    if kept is None:
+        kept = "".join(lines(1, PAGE)).encode("ascii") + protocol.END
+        if answers is not None:
+            answers[command] = kept
+    session.channel.send(kept)
     return None
 
 
-async def _send_pages(session: Session, lines: Callable[[int, int], list[str]]) -> None:
+async def _send_kept(session: Session, kept: bytes) -> None:
+    for start in range(0, len(kept), SLICE):
+        session.channel.send(kept[start : start + SLICE])
+        await session.channel.drain()
+
+
+async def _send_pages(session: Session, command: str, lines: Lines) -> None:
+    """Make and send a long listing in pages, with turns for other sessions in between."""
+    pages = []
     for start in range(1, session.maildrop.highest + 1, PAGE):
-        session.channel.send("".join(lines(start, PAGE)).encode("ascii"))
+        pages.append("".join(lines(start, PAGE)).encode("ascii"))
+        session.channel.send(pages[-1])
         await session.channel.drain()
         await asyncio.sleep(0)
     session.channel.send(protocol.END)
+    answers = session.maildrop.answers
+    if answers is not None:
+        answers[command] = b"".join(pages) + protocol.END
 
 
 def retr(session: Session, number: str) -> Answer:

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from pop3hub.errors import UniqueIdTaken
+from pop3hub.listing import Snapshot
 from pop3hub.maildrop import PopMessage
 from pop3hub.sources import delivered, dovecot_uidls
 from pop3hub_maildir.index import SPARE_LINES, Index, Record
@@ -87,7 +88,7 @@ class Folder:
 
     def __init__(self, path: str) -> None:
         self.path = path
-        self.messages: tuple[MaildirMessage, ...] = ()
+        self.messages: Snapshot[MaildirMessage] = Snapshot()
         self.counted = 0
         self._known: dict[str, MaildirMessage] = {}
         self._uids: dict[str, str] = {}
@@ -154,7 +155,7 @@ class Folder:
 
     def finish(self, messages: Iterable[MaildirMessage]) -> None:
         """Keep a whole listing until something changes."""
-        self.messages = tuple(messages)
+        self.messages = Snapshot(messages)
         self._times = self._scanned
 
     def _refresh(self) -> None:

@@ -15,6 +15,7 @@ import structlog
 from pop3hub.auth import PopUser, prepare
 from pop3hub.errors import ConfigurationError, MaildropNotEmpty, NoSuchUser, UniqueIdTaken
 from pop3hub.hookspecs import hookimpl
+from pop3hub.listing import Snapshot
 from pop3hub.maildrop import PopMessage
 from pop3hub.protocol import is_wire_ready, wire_form
 from pop3hub.sources import Found, find
@@ -43,6 +44,9 @@ class MemoryBackend:
     def __init__(self) -> None:
         self._users: dict[str, PopUser] = {}
         self._maildrops: dict[str, dict[str, PopMessage]] = {}
+        self._snapshots: dict[
+            str, Snapshot[PopMessage]
+        ] = {}  # of those that have not changed since
         self._given: Sequence[str] = ()
         self._users_file: Path | None = None
         self._mail: Path | None = None
@@ -155,6 +159,7 @@ class MemoryBackend:
             raise MaildropNotEmpty(name=name)
         del self._users[key]
         self._maildrops.pop(key, None)
+        self._snapshots.pop(key, None)
         return True
 
     @hookimpl
@@ -167,13 +172,20 @@ class MemoryBackend:
     @hookimpl
     def receive_messages(self, user: PopUser) -> Sequence[PopMessage]:
         """Return the maildrop; one that nothing was stored in is empty."""
-        return list(self._maildrops.get(key_of(user.name), {}).values())
+        key = key_of(user.name)
+        if key not in self._maildrops:
+            return ()
+        if key not in self._snapshots:
+            self._snapshots[key] = Snapshot(self._maildrops[key].values())
+        return self._snapshots[key]
 
     @hookimpl
     def delete_messages(self, messages: Sequence[PopMessage], session: Session) -> int:
         """Forget the messages; the files that they came from stay."""
         assert session.user is not None  # noqa: S101 - for the type checker: there is no UPDATE without a user
-        maildrop = self._maildrops.get(key_of(session.user.name), {})
+        key = key_of(session.user.name)
+        maildrop = self._maildrops.get(key, {})
+        self._snapshots.pop(key, None)
         for message in messages:
             maildrop.pop(message.uid, None)
         return len(messages)
@@ -191,6 +203,7 @@ class MemoryBackend:
         if key not in self._users and key not in self._maildrops:
             raise NoSuchUser(name=name)
         maildrop = self._maildrops.setdefault(key, {})
+        self._snapshots.pop(key, None)
         if uid in maildrop:
             raise UniqueIdTaken(uid=uid)
         uid = uid or uuid.uuid4().hex

@@ -70,6 +70,8 @@ class Impl:
             )
         elif wanted == list(range(len(arguments))):
             self.call = function
+        elif wanted == list(range(count := len(wanted))):  # mostly: no more than the first ones
+            self.call = lambda *given: function(*given[:count])
         else:
             self.call = lambda *given: function(*[given[index] for index in wanted])
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import socket
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -52,9 +53,17 @@ class ProxiedServer:
     """
 
     def __init__(
-        self, server: PopServer, port: Port, sockets: Sequence[socket.socket], *, backlog: int
+        self,
+        server: PopServer,
+        port: Port,
+        sockets: Sequence[socket.socket],
+        *,
+        backlog: int,
+        inherited: bool,
     ) -> None:
+        """Accept from bound sockets; `inherited` ones go on living in another process."""
         self.sockets = tuple(sockets)
+        self._inherited = inherited
         self._server = server
         self._port = port
         self._room = asyncio.Semaphore(HEADERS_AT_ONCE)
@@ -68,14 +77,19 @@ class ProxiedServer:
 
     def close(self) -> None:
         """Accept no more; those whose header is on its way come in yet."""
+        for bound in self.sockets:
+            self._server.loop.remove_reader(bound)
+            with suppress(OSError):
+                while not self._inherited:  # what waits in the socket would be reset
+                    self._take(*bound.accept())
+            bound.close()
         self.sockets = ()
-        # After its first step: a task that is cancelled before it closes nothing.
         for task in self._accepting:
-            self._server.loop.call_soon(task.cancel)
+            task.cancel()
 
     async def wait_closed(self) -> None:
         """Wait until the sockets are closed; whoever is not in by now is cut off."""
-        await asyncio.sleep(0)  # as in `close`
+        await asyncio.sleep(0)  # a task that is cancelled before its first step closes nothing
         for task in self._tasks:
             task.cancel()
         if self._tasks:
@@ -89,21 +103,24 @@ class ProxiedServer:
 
     async def _accept(self, bound: socket.socket) -> None:
         loop = self._server.loop
-        with bound:
-            while True:
-                await self._room.acquire()
-                try:
-                    accepted, address = await loop.sock_accept(bound)
-                except OSError as exc:
-                    self._room.release()
-                    loop.call_exception_handler({"message": "can't accept", "exception": exc})
-                    await asyncio.sleep(PAUSE)
-                    continue
-                self._run(self._open(accepted, peer_of(address)))
+        while True:
+            await self._room.acquire()
+            try:
+                accepted, address = await loop.sock_accept(bound)
+            except OSError as exc:
+                self._room.release()
+                loop.call_exception_handler({"message": "can't accept", "exception": exc})
+                await asyncio.sleep(PAUSE)
+                continue
+            self._take(accepted, address)
 
-    async def _open(self, accepted: socket.socket, proxy: Peer) -> None:
+    def _take(self, accepted: socket.socket, address: tuple[Any, ...]) -> None:
+        accepted.setblocking(False)
+        connection = Connection(self._server, self._port)  # now, so that a stop knows of it
+        self._run(self._open(connection, accepted, peer_of(address)))
+
+    async def _open(self, connection: Connection, accepted: socket.socket, proxy: Peer) -> None:
         """Read the header and hand the socket to a connection."""
-        connection = Connection(self._server, self._port)
         try:
             header = await self._header(accepted, proxy)
         except BaseException as exc:

@@ -223,7 +223,9 @@ class PopServer:
         try:
             if listener.proxies:
                 sockets = await bind(listener) if bound is None else [bound]
-                port.server = ProxiedServer(self, port, sockets, backlog=BACKLOG)
+                port.server = ProxiedServer(
+                    self, port, sockets, backlog=BACKLOG, inherited=bound is not None
+                )
                 return port
             port.server = await self.loop.create_server(
                 lambda: Connection(self, port),

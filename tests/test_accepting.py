@@ -269,6 +269,21 @@ async def test_a_server_that_stops_takes_in_whose_header_is_on_its_way(proxied, 
     await stopping
 
 
+async def test_a_server_that_stops_takes_in_who_waits_in_the_socket(proxied, connect):
+    """The system has told the proxy already that its connection is made."""
+    server = await proxied()
+    first = await connect(server, V1)
+    await first.line()
+    with socket.create_connection(socket_name(server)) as waiting:  # the loop has no turn here
+        stopping = asyncio.create_task(server.stop(grace=5))
+        waiting.setblocking(False)
+        await server.loop.sock_sendall(waiting, V1 + b"QUIT\r\n")
+        async with asyncio.timeout(TIMEOUT):
+            assert b"192.0.2.7" in await server.loop.sock_recv(waiting, 512)
+    await first.close()
+    await stopping
+
+
 async def test_a_server_that_stops_at_once_waits_for_no_header(proxied, connect):
     server = await proxied()
     client = await connect(server, V1[:10])

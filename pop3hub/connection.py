@@ -182,8 +182,20 @@ class Connection(asyncio.Protocol):
             session.end("endless line")
         except Exception:  # noqa: BLE001 - a defect of ours ends one session, never the server
             self._fail(session)
-        self._flush()
+        self._reply()
         self._regulate(session, at_rest=budget > 0)
+
+    def _reply(self) -> None:
+        """Write the replies of a batch, together with that of a task which is done at once."""
+        if self._task is None:
+            self._flush()
+        elif self._out:
+            self.server.loop.call_soon(self._flush_meanwhile)
+
+    def _flush_meanwhile(self) -> None:
+        """Write the replies to earlier commands, if there is something to be waited for."""
+        if self._task is not None and not self._task.done():
+            self._flush()
 
     def _take_response(self, session: Session) -> None:
         taken = self.framer.take(session.settings.limits.sasl_response)

@@ -148,8 +148,12 @@ class Connection(asyncio.Protocol):
             self._drained.set_result(None)
         if self._task is None:
             self._close(session)
-        elif not session.finishing:
-            self._task.cancel()
+        else:  # after its first step: a task that never began leaves a coroutine unawaited
+            self.server.loop.call_soon(self._cancel, self._task)
+
+    def _cancel(self, task: asyncio.Task[None]) -> None:
+        if not cast("Session", self.session).finishing:
+            task.cancel()
 
     # Commands
 

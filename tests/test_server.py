@@ -1,6 +1,7 @@
 """The server over real sockets: addresses, clients, back-pressure, leaving, stopping."""
 
 import asyncio
+import gc
 import poplib
 import socket
 from contextlib import asynccontextmanager, suppress
@@ -483,6 +484,27 @@ async def test_a_session_that_ends_within_the_grace_ends_the_wait():
         await client.say("QUIT")
 
         await asyncio.wait_for(stopping, 10)
+
+
+async def test_a_client_that_leaves_in_the_turn_of_its_command_leaves_nothing_behind():
+    """A task that is cancelled before it began leaves a coroutine that Python warns of."""
+
+    async def hang():
+        await asyncio.Event().wait()
+        yield b""
+
+    store = Store(Streamed("x", 15, hang))
+    async with serving(store) as server, connected(server) as client:
+        await client.login()
+        connection = next(iter(server._connections))
+
+        connection.transport.abort()
+        connection.data_received(b"RETR 1\r\n")
+
+        while server.sessions:
+            await asyncio.sleep(0)
+        gc.collect()  # a warning is an error
+    assert 1 == store.released
 
 
 async def test_a_stopped_server_refuses_connections():

@@ -10,7 +10,7 @@ from contextlib import ExitStack
 import pytest
 
 from tests.authority import Authority
-from tests.program import PATIENCE, Client, Process
+from tests.program import PATIENCE, ROOT, Client, Process
 
 HAPROXY = shutil.which("haproxy", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
 pytestmark = [
@@ -207,6 +207,16 @@ def test_tls_that_passes_the_proxy_ends_at_the_node(nodes):
     assert [("192.0.2.1", "TLSv1.3")] * 2 == [
         (login["peer"], login["tls"]) for login in nodes.logins()
     ]
+
+
+def test_haproxy_takes_the_configuration_in_the_documentation(tmp_path):
+    page = (ROOT / "docs" / "proxy.md").read_text("utf-8")
+    [shown] = [block for block in page.split("```") if block.startswith("\ndefaults")]
+    cert = Authority(tmp_path).issue("localhost")
+    file = tmp_path / "haproxy.cfg"
+    file.write_text(shown.replace("/etc/haproxy/mail.pem", cert))
+
+    subprocess.run([str(HAPROXY), "-c", "-f", str(file)], check=True, timeout=PATIENCE)
 
 
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM])

@@ -221,3 +221,21 @@ def test_a_worker_that_keeps_dying_is_started_again_more_and_more_seldom(monkeyp
     now += workers.MIN_LIFE
     supervisor._put_off(worker, 1, -9)
     assert now == worker.due
+
+
+def test_workers_count_failed_logins_together(start):
+    header = b"PROXY TCP4 192.0.2.7 127.0.0.1 5000 110\r\n"
+    limits = ("--max-failed-logins-per-address", 6, "--failure-delay", 0, "--bcrypt-cost", 4)
+    listen = "pop3://127.0.0.1:0?proxy=127.0.0.1"
+    with start(*limits, "--allow-plaintext", listen=listen) as service:
+        address, _ = served(service)
+        for _ in range(6):
+            with Client(address) as client:
+                client.socket.sendall(header)
+                client.line()
+                client.say(b"USER luke")
+                assert client.say(b"PASS wrong").startswith(b"-ERR [AUTH]")
+        for _ in range(12):
+            with Client(address) as client:
+                client.socket.sendall(header)
+                assert b"-ERR [SYS/TEMP] too many failed logins\r\n" == client.line()

@@ -426,6 +426,7 @@ class Session:
     def end(self, reason: str) -> None:
         """Close the connection once what was sent is written; `reason` is for the log."""
         self.state = State.CLOSED
+        self.finishing = False
         self.reason = reason
         self.channel.close()
 

@@ -8,16 +8,20 @@ from urllib.parse import urlsplit
 
 import bcrypt
 
+from pop3hub import listeners
 from pop3hub.auth import PopUser, scram_keys
+from pop3hub.connection import Connection
 from pop3hub.errors import PermanentFailure
 from pop3hub.hookspecs import hookimpl
 from pop3hub.maildrop import PopMessage
 from pop3hub.protocol import wire_form
+from pop3hub.server import Port
 
 if TYPE_CHECKING:
     import ssl
     from collections.abc import AsyncIterator
 
+    from pop3hub.server import PopServer
     from pop3hub.session import Session
 
 TIMEOUT = 10.0
@@ -215,3 +219,115 @@ class Client:
     async def close(self) -> None:
         """Close, whatever the server thinks of it."""
         self.writer.transport.abort()
+
+
+class Wire(asyncio.Transport):
+    """A transport without a socket: what a `Connection` writes is kept until the test reads it.
+
+    peer: the client's address and port.
+    reads: whether the client takes what is written; if not, it stays in the write buffer.
+    most: the most octets that were ever in that buffer.
+    """
+
+    def __init__(self, server: PopServer, peer: str = "127.0.0.1", *, reads: bool = True) -> None:
+        super().__init__({"peername": (peer, 50_000)})
+        self.reads = reads
+        self.written = bytearray()
+        self.most = 0
+        self.paused = False
+        self._high = 0
+        self._closing = False
+        self._waiting = b""
+        self.connection = Connection(server, Port(listeners.parse("pop3://127.0.0.1:0")))
+        self.connection.connection_made(self)
+
+    def feed(self, octets: bytes) -> None:
+        """Send octets to the server, which may not take them now."""
+        if self.paused:
+            self._waiting += octets
+        elif not self._closing:
+            self.connection.data_received(octets)
+
+    def take(self) -> bytes:
+        """Take what was written, and let the server go on."""
+        written = bytes(self.written)
+        self.written.clear()
+        self.connection.resume_writing()
+        return written
+
+    def hang_up(self) -> None:
+        """Lose the connection."""
+        self.abort()
+
+    async def settled(self) -> None:
+        """Let the server work until it waits for the client."""
+        async with asyncio.timeout(TIMEOUT):
+            await asyncio.sleep(0)
+            while self.is_busy and not self._closing:  # noqa: ASYNC110 - it has no event for that
+                await asyncio.sleep(0)
+
+    async def settle(self) -> bytes:
+        """Let the server work until it waits for the client; return what it wrote, once."""
+        await self.settled()
+        written = bytes(self.written)
+        self.written.clear()
+        return written
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether the server has something to do that doesn't wait for the client."""
+        connection = self.connection
+        session = connection.session
+        if session is None or connection._stalled:
+            return False
+        if connection._task is not None and not session.wants_response:
+            return True
+        framer = connection.framer
+        return bool(self._waiting) or framer._buffer.find(b"\n", framer._position) >= 0
+
+    # asyncio's transport
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Keep what is written; tell the connection when there is too much."""
+        self.written += data
+        self.most = max(self.most, self.get_write_buffer_size())
+        if self.get_write_buffer_size() > self._high:
+            self.connection.pause_writing()
+
+    def get_write_buffer_size(self) -> int:
+        """Count what the client has not taken."""
+        return 0 if self.reads else len(self.written)
+
+    def set_write_buffer_limits(
+        self,
+        high: int | None = None,
+        low: int | None = None,
+    ) -> None:
+        """Note how much is too much."""
+        self._high = high or 0
+
+    def pause_reading(self) -> None:
+        """Keep back what the client sends."""
+        self.paused = True
+
+    def resume_reading(self) -> None:
+        """Hand over what was kept back."""
+        self.paused = False
+        waiting, self._waiting = self._waiting, b""
+        if waiting:
+            asyncio.get_running_loop().call_soon(self.feed, waiting)
+
+    def is_closing(self) -> bool:
+        """Tell whether the server has closed."""
+        return self._closing
+
+    def close(self) -> None:
+        """Close, as soon as the client has taken everything."""
+        self._closing = True
+        if self.reads:
+            self.abort()
+
+    def abort(self) -> None:
+        """Close now."""
+        self._closing = True
+        asyncio.get_running_loop().call_soon(self.connection.connection_lost, None)

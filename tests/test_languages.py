@@ -537,7 +537,6 @@ def test_every_text_id_of_the_code_is_in_the_reference_with_its_fields(path):
         assert filled is None or ENGLISH.entries[text_id].fields <= filled, f"line {line}"
 
 
-@pytest.mark.skip(reason="on when every module is there")
 def test_no_text_id_is_unused():
     constants = {
         node.value

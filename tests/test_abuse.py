@@ -9,8 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pop3hub import PopServer, TemporaryFailure, hookimpl
+from pop3hub import ConfigurationError, PopServer, TemporaryFailure, hookimpl, options
 from pop3hub.abuse import KNOWN_FOR, MINUTE, SLOWEST, WAYS, Guard, Table, counted_address
+from pop3hub.app import App
+from pop3hub.cli import Program
 from pop3hub.session import Peer
 from pop3hub.settings import Limits, Settings
 from pop3hub.testing import Dialogue
@@ -369,3 +371,21 @@ async def test_a_hook_that_fails_leaves_each_node_its_own_counters(store, clock,
             assert WRONG == await log_in(server, ADDRESS, password="wrong")
 
         assert server.service.guard.refusal(ADDRESS, server.settings) is not None
+
+
+# The operator's words
+
+
+def test_exempt_networks_are_told_on_the_command_line():
+    values = Program([], App(), []).parse(["--exempt", "192.0.2.0/24", "--exempt", "::1"], {})
+
+    exempt = options.server_arguments(values.params)["exempt"]
+
+    assert [ipaddress.ip_network("192.0.2.0/24"), ipaddress.ip_network("::1")] == list(exempt)
+
+
+def test_what_is_no_network_is_refused():
+    values = Program([], App(), []).parse(["--exempt", "webmail"], {})
+
+    with pytest.raises(ConfigurationError, match="--exempt: 'webmail'"):
+        options.server_arguments(values.params)

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 HASH_SIZE = 16
 """Hexadecimal digits of a hashed name."""
+NO_NEWS = {"SSL connection is closed", "socket.send() raised exception."}
+"""What asyncio says of every write to a client that has left before its answers."""
 
 
 def configure(
@@ -62,6 +64,11 @@ def configure(
         )
     )
     logging.basicConfig(handlers=[handler], level=max(threshold, logging.WARNING), force=True)
+    logging.getLogger("asyncio").addFilter(_is_news)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    return record.msg not in NO_NEWS
 
 
 class HashNames:

@@ -501,7 +501,7 @@ async def test_a_client_that_leaves_in_the_turn_of_its_command_leaves_nothing_be
         connection.transport.abort()
         connection.data_received(b"RETR 1\r\n")
 
-        while server.sessions:
+        while server.sessions:  # noqa: ASYNC110 - nothing tells of it
             await asyncio.sleep(0)
         gc.collect()  # a warning is an error
     assert 1 == store.released

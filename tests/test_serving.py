@@ -1,6 +1,8 @@
 """pop3hub as a service: signals, readiness, inherited sockets, the log."""
 
+import asyncio
 import errno
+import inspect
 import json
 import logging
 import signal
@@ -290,6 +292,21 @@ def test_json_lines_are_whole_for_libraries_too(configured, capsys):
         (line["event"], line["level"]) for line in lines
     ]
     assert "pymongo" == lines[1]["logger"]
+
+
+def test_a_client_that_leaves_before_its_answers_fills_no_log(configured, capsys):
+    """asyncio warns of each write to it; sslproto.py and selector_events.py have the words."""
+    configured(style="json")
+    for module in (asyncio.sslproto, asyncio.selector_events):
+        source = inspect.getsource(module)
+        assert any(f"logger.warning('{words}')" in source for words in logs.NO_NEWS)
+
+    for words in (*logs.NO_NEWS, "another"):
+        logging.getLogger("asyncio").warning(words)
+
+    assert ["another"] == [
+        json.loads(line)["event"] for line in capsys.readouterr().err.splitlines()
+    ]
 
 
 def test_names_are_hashed_alike_and_not_told(configured, capsys):

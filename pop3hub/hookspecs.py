@@ -123,8 +123,8 @@ async def receive_messages(
 
     Called once, after the maildrop is locked. Either a sequence, or an async iterator of pages:
     pages of some thousand messages leave the event loop to other sessions in between.
-    A `Snapshot` is a sequence to be returned again as long as nothing changes: it is checked and put
-    together for LIST and UIDL only once.
+    A `Snapshot` is a sequence to be returned again as long as nothing changes: it is checked, and
+    put together for LIST and UIDL, only once.
     `PopMessage.size` counts octets with CRLF line ends, before dot-stuffing (RFC 1939 s11); `uid`
     is 1 to 70 characters 0x21 to 0x7E and never reused (s7). One that is not is replaced by its
     SHA-256 in hexadecimal; two that are the same fail the login. An empty maildrop is an empty

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlsplit
 
@@ -199,12 +200,13 @@ class Client:
             return await self.reader.readuntil(b"\r\n.\r\n")
 
     async def rest(self) -> bytes:
-        """Return what comes until the server closes."""
-        async with asyncio.timeout(TIMEOUT):
-            try:
-                return await self.reader.read()
-            except ConnectionError:
-                return b""
+        """Return what comes until the server closes, or resets the connection."""
+        received = b""
+        with suppress(ConnectionError):
+            async with asyncio.timeout(TIMEOUT):
+                while octets := await self.reader.read(65_536):
+                    received += octets
+        return received
 
     async def say(self, line: bytes) -> bytes:
         """Send a command without its CRLF; return the first line of the answer."""
@@ -243,7 +245,7 @@ class Wire(asyncio.Transport):
 
     def feed(self, octets: bytes) -> None:
         """Send octets to the server, which may not take them now."""
-        if self.paused:
+        if self.paused or self._waiting:
             self._waiting += octets
         elif not self._closing:
             self.connection.data_received(octets)
@@ -313,9 +315,13 @@ class Wire(asyncio.Transport):
     def resume_reading(self) -> None:
         """Hand over what was kept back."""
         self.paused = False
-        waiting, self._waiting = self._waiting, b""
-        if waiting:
-            asyncio.get_running_loop().call_soon(self.feed, waiting)
+        asyncio.get_running_loop().call_soon(self._hand_over)
+
+    def _hand_over(self) -> None:
+        waiting = self._waiting
+        if waiting and not self.paused:
+            self._waiting = b""
+            self.connection.data_received(waiting)
 
     def is_closing(self) -> bool:
         """Tell whether the server has closed."""

@@ -29,7 +29,7 @@ async def test_keywords_are_taken_in_any_case(dialogue, line):
 
 @pytest.mark.parametrize("line", ["", " ", "FOO", "XTND XLST", "LAST", "RPOP", " NOOP", "\u00e9"])
 async def test_an_unknown_command_is_refused_and_the_session_goes_on(dialogue, line):
-    """s3; old clients probe with commands that are gone (pop3-spec 13)."""
+    """s3; old clients probe with commands that are gone (conformance.md 13)."""
     assert b"-ERR unknown command\r\n" == await dialogue.say(line)
     assert b"+OK" == (await dialogue.say("CAPA"))[:3]
 
@@ -128,7 +128,7 @@ async def test_control_characters_are_refused(dialogue, line):
     ],
 )
 async def test_a_message_number_is_ascii_digits_only(open_maildrop, command, number):
-    """pop3-spec 1.1: what int() and str.split() take more than that is refused."""
+    """conformance.md 1.1: what int() and str.split() take more than that is refused."""
     dialogue = await open_maildrop(HARD)
 
     expected = b"-ERR a message number is wanted, from 1 up\r\n"
@@ -333,7 +333,7 @@ async def test_noop_does_nothing(open_maildrop):
 async def test_retr_sends_every_octet_stuffed_and_its_size_is_the_one_of_list(
     open_maildrop, store, chunk, contents, sent
 ):
-    """s3, s11: the matrix of pop3-spec 1.3, whole and at every chunk size."""
+    """s3, s11: the matrix of conformance.md 1.3, whole and at every chunk size."""
     store.chunk = chunk
     dialogue = await open_maildrop(contents)
 
@@ -344,7 +344,7 @@ async def test_retr_sends_every_octet_stuffed_and_its_size_is_the_one_of_list(
 
 
 async def test_a_line_of_five_million_octets_is_sent_as_it_is(open_maildrop, store):
-    """pop3-spec 1.3, 12: no line is too long."""
+    """conformance.md 1.3, 12: no line is too long."""
     store.chunk = 64 * 1024
     line = b"x" * 5_000_000
     dialogue = await open_maildrop(line)
@@ -369,7 +369,7 @@ async def test_what_fails_before_the_first_octet_is_told(open_maildrop, store, h
 async def test_what_fails_behind_the_status_line_cuts_the_connection_without_the_dot(
     open_maildrop, store
 ):
-    """pop3-spec 4: a final dot would make half a message look whole, and then it is deleted."""
+    """conformance.md 4: with a final dot, half a message looks whole, and is deleted next."""
     store.chunk = 10
     store.broken["uid-1"] = 19
     dialogue = await open_maildrop(HARD)
@@ -382,7 +382,7 @@ async def test_what_fails_behind_the_status_line_cuts_the_connection_without_the
 
 
 async def test_a_message_that_is_gone_from_the_store_is_refused(open_maildrop, store):
-    """pop3-spec 4.1: something else than this session has removed it."""
+    """conformance.md 4.1: something else than this session has removed it."""
     store.chunk = 100
     dialogue = await open_maildrop(HARD, HARD)
     del store.mail["luke"]["uid-1"]
@@ -607,7 +607,7 @@ async def test_more_octets_than_bcrypt_compares_are_wrong_although_72_would_be_r
 
 
 async def test_a_name_may_hold_spaces(store, dialogue):
-    """pop3-spec 1.1: the rest of the line, without the spaces around it."""
+    """conformance.md 1.1: the rest of the line, without the spaces around it."""
     store.users["luke sky"] = new_user("luke sky", "hello")
     store.mail["luke sky"] = {}
 
@@ -625,7 +625,7 @@ async def test_unknown_user_and_wrong_password_are_told_in_the_same_octets(dialo
 
 @pytest.mark.parametrize("name", ["luke", "nobody", "\u00ad"])
 async def test_a_failed_login_is_answered_at_a_fixed_time(open_dialogue, name):
-    """pop3-spec 6: who exists shows neither in the answer nor in its time."""
+    """conformance.md 6: who exists shows neither in the answer nor in its time."""
     dialogue = await open_dialogue(failure_delay=0.08)
     loop = asyncio.get_running_loop()
     await dialogue.say(f"USER {name}")

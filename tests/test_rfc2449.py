@@ -308,7 +308,7 @@ async def test_a_whole_session_in_one_segment_is_answered_in_order(serve, connec
 
 
 async def test_a_session_with_bare_line_feeds_is_answered_with_crlf(serve, connect, store):
-    """pop3-spec 1.1: liberal in what is taken."""
+    """conformance.md 1.1: liberal in what is taken."""
     store.put(b"a\n", b"b\n")
     client = await connect(await serve())
 

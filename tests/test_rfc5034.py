@@ -189,7 +189,7 @@ async def test_a_maildrop_in_use_is_told_to_auth_too(open_dialogue, serve):
 
 @pytest.mark.parametrize("steps", [1, 2])
 async def test_a_line_of_auth_may_be_longer_than_255_octets(dialogue, store, steps):
-    """s8.4 of pop3-spec: bearer tokens of 8 KiB come on one line, or behind a challenge."""
+    """conformance.md 8: bearer tokens of 8 KiB come on one line, or behind a challenge."""
     token = "t" * 8192
     store.tokens[token] = "luke"
     response = coded(f"user=luke\x01auth=Bearer {token}\x01\x01".encode())
@@ -325,7 +325,7 @@ async def test_external_logs_in_who_shows_a_certificate(open_dialogue):
 
 
 async def test_nothing_of_an_exchange_is_logged(open_dialogue, capsys):
-    """s8.4 of pop3-spec: neither the line of AUTH, nor responses, nor PASS."""
+    """conformance.md 8: neither the line of AUTH, nor responses, nor PASS."""
     dialogue = await open_dialogue()
     await dialogue.say(b"AUTH PLAIN " + coded(b"\0luke\0wrong-secret"))
     await dialogue.login("luke", "another-secret")

@@ -159,7 +159,7 @@ async def check_sizes(dialogue, first):
 async def test_what_only_an_old_charset_or_an_8_bit_body_holds_is_sent_as_it_is(
     open_maildrop, contents
 ):
-    """pop3-spec 10.1: as every POP3 server did since 8BITMIME."""
+    """conformance.md 10: as every POP3 server did since 8BITMIME."""
     dialogue = await open_maildrop(contents)
 
     assert wire_form(contents) == body_of(await dialogue.say("RETR 1"))[1]
@@ -188,7 +188,7 @@ async def test_reject_refuses_retr_and_top_with_its_code(open_maildrop, store, c
 
 
 async def test_reject_never_fails_the_whole_listing(open_maildrop):
-    """pop3-spec 10.1."""
+    """conformance.md 10."""
     dialogue = await open_maildrop(NEEDS, b"a\n", internationalized="reject")
     size = len(wire_form(NEEDS))
 
@@ -320,7 +320,7 @@ async def test_stls_forgets_the_language(open_dialogue):
 
 @pytest.mark.parametrize("language", [each.tag for each in Catalogue.load().languages])
 async def test_a_session_is_ascii_before_lang_and_utf8(open_maildrop, language):
-    """RFC 1939 s3, pop3-spec 10.4: greeting, errors, echoed names, in every default language."""
+    """RFC 1939 s3, conformance.md 10: greeting, errors, echoed names, in each default language."""
     dialogue = await open_maildrop(b"a\n", default_language=language)
 
     lines = ("FOO", "STAT 1", "RETR 2", "LIST", "UIDL", "CAPA", "DELE 1", "RSET", "QUIT")

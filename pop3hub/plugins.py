@@ -278,13 +278,28 @@ class Plugins:
         """Await a part of what a hookimpl has returned, as if it were the hookimpl."""
         return await self._call(hook, self._hooks[hook][0], arguments, self.hook_timeout, part)
 
-    def contents_at_hand(self, message: PopMessage) -> bytes | None:
-        """Return the contents of a message that holds them, where no plugin would be asked."""
-        if (
-            type(message).load_contents is PopMessage.load_contents
-            and len(self._hooks["load_contents"]) == 1
-        ):
-            return message.contents
+    def contents_at_hand(self, message: PopMessage, session: Session) -> bytes | None:
+        """Return a message's octets if they can be had without a wait, None where they can't.
+
+        They can if the message holds them and no plugin would be asked, or if the first plugin to
+        be asked is plain code that returns them. Errors are for `load_contents` to meet and tell.
+        """
+        impl, *others = self._hooks["load_contents"]
+        if not others:
+            overridden = type(message).load_contents is not PopMessage.load_contents
+            return None if overridden else message.contents
+        if not impl.is_plain:
+            return None
+        began = time.perf_counter()
+        try:
+            contents = impl.call(message, session)
+        except Exception:  # noqa: BLE001 - see above
+            return None
+        if isinstance(contents, bytes):
+            impl.calls.add(time.perf_counter() - began)
+            return contents
+        if inspect.iscoroutine(contents):
+            contents.close()
         return None
 
     async def load_contents(

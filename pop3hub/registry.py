@@ -55,12 +55,13 @@ class Impl:
     Arguments that have a default in the hookimpl are given too: pluggy itself would leave them out.
     """
 
-    __slots__ = ("call", "calls", "plugin")
+    __slots__ = ("call", "calls", "is_plain", "plugin")
 
     def __init__(self, impl: pluggy.HookImpl, arguments: Sequence[str]) -> None:
         self.plugin = impl.plugin_name
         self.calls = Calls()
         function = impl.function
+        self.is_plain = not inspect.iscoroutinefunction(function)
         wanted = [arguments.index(name) for name in impl.argnames]
         named = {name: arguments.index(name) for name in impl.kwargnames if name in arguments}
         if named:

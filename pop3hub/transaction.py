@@ -158,7 +158,9 @@ def rset(session: Session) -> None:
 def _transmit(session: Session, n: int, body_lines: int | None) -> Answer:
     """Send message n: at once if it is at hand, short, and can go as it is stored."""
     message = session.maildrop[n]
-    contents = session.plugins.contents_at_hand(message)
+    if message.size > SLICE:
+        return _stream(session, n, body_lines)
+    contents = session.plugins.contents_at_hand(message, session)
     if contents is None or len(contents) > SLICE:
         return _stream(session, n, body_lines)
     if not session.utf8 and session.settings.internationalized != "raw":

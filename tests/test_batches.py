@@ -5,7 +5,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from pop3hub import PopMessage, PopServer, PopUser, connection, hookimpl
+from pop3hub import PermanentFailure, PopMessage, PopServer, PopUser, connection, hookimpl
+from pop3hub.testing import Dialogue
 
 MAIL = b"A: b\r\n\r\nc\r\n"
 ANSWER = b"+OK 11 octets\r\n" + MAIL + b".\r\n"
@@ -83,3 +84,47 @@ async def test_commands_that_are_done_at_once_share_a_write(store, wire, monkeyp
 
     assert ANSWER * 20 == await asyncio.wait_for(reader.readexactly(len(ANSWER) * 20), 5)
     assert [ANSWER * 20] == flushed
+
+
+class Plain(Awaited):
+    """A store whose `load_contents` is plain code that returns, or raises, what a test says."""
+
+    def __init__(self, *answers):
+        super().__init__()
+        self.answers = list(answers)
+
+    @hookimpl
+    def load_contents(self, message):
+        answer = self.answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer()
+
+
+async def later():
+    return MAIL
+
+
+async def several():
+    yield MAIL[:3]
+    yield MAIL[3:]
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [[lambda: MAIL], [later, later], [several, several], [PermanentFailure(), lambda: MAIL]],
+    ids=["octets", "a coroutine", "chunks", "an error that passes"],
+)
+async def test_plain_code_may_return_octets_or_what_is_awaited_for_them(answers):
+    async with Dialogue(Plain(*answers)) as dialogue:
+        await dialogue.login("luke", "hello")
+
+        assert ANSWER == await dialogue.say("RETR 1")
+
+
+async def test_an_error_of_plain_code_is_told_once():
+    async with Dialogue(Plain(PermanentFailure(), PermanentFailure())) as dialogue:
+        await dialogue.login("luke", "hello")
+
+        assert (await dialogue.say("RETR 1")).startswith(b"-ERR [SYS/PERM]")
+        assert (await dialogue.say("STAT")).startswith(b"+OK")

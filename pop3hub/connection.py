@@ -2,7 +2,7 @@
 
 The only place, with server.py, that touches a transport. Command lines are handled one after the
 other, as they come; replies to a batch of them go out in one write, which is where the speed is
-(benchmarks/commands.py).
+(`noop` of benchmarks/run.py).
 """
 
 from __future__ import annotations

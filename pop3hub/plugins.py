@@ -2,7 +2,7 @@
 
 The only module that calls a hookimpl. pluggy keeps the registry (registry.py); the calls are made
 here, because pluggy takes a coroutine for an answer: a `firstresult` hook would stop at the first
-one, whatever it came to (benchmarks/hooks.py has the prices).
+one, whatever it came to (benchmarks/parts.py has the prices).
 """
 
 from __future__ import annotations

@@ -308,6 +308,8 @@ class Connection(asyncio.Protocol):
                 server_side=True,
                 ssl_handshake_timeout=limits.handshake,
             )
+            if secured is not None and secured.get_extra_info("ssl_object") is None:
+                secured = None  # uvloop's way to tell what asyncio tells with None
         finally:
             # asyncio does not always tell a protocol of a connection that is lost in the handshake.
             if secured is None:

@@ -159,3 +159,23 @@ async def test_a_client_of_ipv4_is_one_on_a_socket_of_both_families_too(stack, l
 
     assert b"IPv4 127.0.0.1:" in await client.line()
     assert (await client.say(b"USER luke")).startswith(b"+OK"), "not taken for this machine"
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_a_stop_ends_a_session_in_the_middle_of_its_stls(loop, tmp_path):
+    """Both loops call the handshake of a connection that was cut a success."""
+    pair = Authority(tmp_path).issue("localhost")
+
+    async def main():
+        server = PopServer(backend=Store(), listen=f"pop3://127.0.0.1:0?cert={pair}", bcrypt_cost=4)
+        await server.start()
+        client = await Client.connect(server.addresses[0])
+        await client.line()
+        await client.say(b"STLS")
+        async with asyncio.timeout(PATIENCE):
+            await server.stop(grace=0)
+        await client.close()
+        return server.stats.ends
+
+    with asyncio.Runner(loop_factory=loop_factory(loop)) as runner:
+        assert {("", "shutdown"): 1} == runner.run(main())

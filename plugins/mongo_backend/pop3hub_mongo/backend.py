@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from pop3hub.server import PopServer
     from pop3hub.session import Session
     from pop3hub_mongo.driver import Driver
+    from pop3hub_mongo.failures import Failures
     from pop3hub_mongo.lease import Leases
     from pop3hub_mongo.mapped import MappedStore
     from pop3hub_mongo.own import OwnStore
@@ -50,6 +51,7 @@ class MongoBackend:
     driver: Driver
     store: OwnStore | MappedStore
     leases: Leases
+    failures: Failures
     purge: Purge
     sweeper: Sweeper
 
@@ -129,7 +131,8 @@ class MongoBackend:
             self.sweeper.start()
 
     async def _open(self) -> None:
-        from pop3hub_mongo.lease import Leases  # noqa: PLC0415 - see the module's docstring
+        from pop3hub_mongo.failures import Failures  # noqa: PLC0415 - see the module's docstring
+        from pop3hub_mongo.lease import Leases  # noqa: PLC0415
         from pop3hub_mongo.mapped import MappedStore  # noqa: PLC0415
         from pop3hub_mongo.own import OwnStore  # noqa: PLC0415
         from pop3hub_mongo.purge import Purge  # noqa: PLC0415
@@ -155,6 +158,8 @@ class MongoBackend:
             leavings = {"sizes": mapped.sizes}
         self.leases = Leases(ours["leases"])
         await self.leases.create_indexes()
+        self.failures = Failures(ours["failed_logins"])
+        await self.failures.create_indexes()
         self.purge = Purge(self.leases.collection, self.remove_messages)
         self.sweeper = Sweeper(
             self.leases, self.purge, self.store.messages, turns=ours["turns"], **leavings
@@ -245,6 +250,12 @@ class MongoBackend:
             return None
         with self.driver.errors():
             return await self.purge.remove(session.user.name, session.id, session.fence, ids)
+
+    @hookimpl
+    async def count_failed_login(self, name: str, address: str, window: float) -> tuple[int, int]:
+        """Note a failed login; return what all nodes have counted."""
+        with self.driver.errors():
+            return await self.failures.count(name, address, window)
 
     # The store
 

@@ -198,3 +198,12 @@ async def test_a_subclass_replaces_one_method_and_keeps_the_lease(log_in, schema
     assert refused.startswith(b"-ERR [IN-USE]")
     assert (dialogue.session.id, dialogue.session.fence) == (during["owner"], during["fence"])
     assert 3 == shop.emails.count_documents({})
+
+
+async def test_failed_logins_are_counted_in_our_database(log_in, schema, shop, database):
+    """With the digests of anything that is typed: nothing that their program has asked for."""
+    _, answer = await log_in(name="nobody", changed=schema)
+
+    assert answer.startswith(b"-ERR [AUTH]")
+    assert 1 == database.failed_logins.count_documents({})
+    assert {"users", "emails"} == set(shop.list_collection_names())

@@ -217,7 +217,8 @@ def configure(options: Mapping[str, Any]) -> None:
     """Take the settings, by parameter name, before the start; nothing is opened here.
 
     `options` holds what the plugin's `register_options` asked for, and where a server is made by a
-    program, what that program gave: a missing key means the default.
+    program, what that program gave: a missing key means the default. With --workers it is called in
+    the parent and then in each worker: what can be read only once has to be kept.
     Raises ConfigurationError: the start stops, and the operator reads its message.
     """
 

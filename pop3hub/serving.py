@@ -83,6 +83,8 @@ def serve(
     if values["workers"] == 1:
         return Life(app, again, notifier, guard).run(inherited)
 
+    app.plugins.configure(app.options)  # before the fork: standard input can be read only once
+
     def work(sockets: Sequence[Sequence[socket]], parent: workers.Parent) -> int:
         try:
             return Life(app, again, parent, guard).run(sockets, leash=parent.leash)

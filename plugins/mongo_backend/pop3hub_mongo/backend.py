@@ -10,6 +10,7 @@ import os
 import secrets
 import socket
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -17,7 +18,7 @@ import structlog
 from pop3hub.errors import ConfigurationError, MaildropNotEmpty, PermanentFailure
 from pop3hub.hookspecs import hookimpl
 from pop3hub_mongo.messages import MongoMessage
-from pop3hub_mongo.options import DEFAULT_DATABASE, MongoOptions, options
+from pop3hub_mongo.options import DEFAULT_DATABASE, STANDARD_INPUT, MongoOptions, options
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
@@ -59,6 +60,7 @@ class MongoBackend:
         """Use a client of motor's or PyMongo's that the program has, or make one at the start."""
         self._client = client
         self.options = MongoOptions()
+        self._piped_uri = ""
         self._node = f"{socket.gethostname()}:{os.getpid()}"
         self._log = structlog.get_logger("pop3hub.mongo")
 
@@ -107,8 +109,11 @@ class MongoBackend:
 
     @hookimpl
     def configure(self, options: Mapping[str, Any]) -> None:
-        """Take the settings."""
+        """Take the settings; standard input is read here, before workers are forked, and once."""
         self.options = MongoOptions.parse(options)
+        if self.options.uri_file == STANDARD_INPUT:
+            self._piped_uri = self._piped_uri or self.options.read_uri()
+            self.options = replace(self.options, uri=self._piped_uri, uri_file=None)
 
     @hookimpl
     async def startup(self, server: PopServer | None) -> None:

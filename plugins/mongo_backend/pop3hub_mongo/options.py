@@ -19,6 +19,8 @@ DriverName = Literal["motor", "pymongo"]
 
 DEFAULT_URI = "mongodb://127.0.0.1:27017"
 DEFAULT_DATABASE = "pop3hub"
+STANDARD_INPUT = "-"
+"""The file's name by which standard input is meant."""
 YOUNG = 86_400.0
 """Seconds for which chunks without a message may be those of a delivery that still goes on."""
 
@@ -55,9 +57,10 @@ class MongoOptions:
         if self.uri_file is None:
             return self.uri
         try:
-            text = (
-                sys.stdin.read() if self.uri_file == "-" else Path(self.uri_file).read_text("utf-8")
-            )
+            if self.uri_file == STANDARD_INPUT:
+                text = sys.stdin.read()
+            else:
+                text = Path(self.uri_file).read_text("utf-8")
         except (OSError, UnicodeDecodeError) as exc:
             reason = exc.strerror if isinstance(exc, OSError) else "it is no text"
             raise ConfigurationError(f"--mongo-uri-file {self.uri_file}: {reason}") from exc

@@ -4,8 +4,10 @@
 import asyncio
 import collections
 import contextlib
+import json
 import os
 import random
+import signal
 import socket
 import sys
 import time
@@ -43,6 +45,35 @@ async def node(options, *arguments):
         with contextlib.suppress(ProcessLookupError):
             process.terminate()
         await process.wait()
+
+
+async def test_workers_share_a_uri_that_was_piped_to_them(mongo_uri, database_name):
+    """The first one has read it all; the one that replaces a dead worker has to know it too."""
+    command = ["-m", "pop3hub", "--backend=mongo", "--mongo-uri-file=-", "--workers=2"]
+    command += [f"--mongo-database={database_name}", "--listen=pop3://127.0.0.1:0"]
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, *command, "--log-format=json"),
+        stdin=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+
+    async def ready():
+        while line := await process.stderr.readline():
+            event = json.loads(line)
+            if event["event"] == "worker.ready":
+                return event["pid"]
+        raise EOFError
+
+    try:
+        process.stdin.write(mongo_uri.encode())
+        process.stdin.close()
+        async with asyncio.timeout(20):
+            pids = {await ready(), await ready()}
+            os.kill(max(pids), signal.SIGKILL)
+            assert await ready() not in pids
+    finally:
+        process.terminate()
+        await process.communicate()
 
 
 class Client:

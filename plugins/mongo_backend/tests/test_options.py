@@ -63,6 +63,16 @@ async def test_the_uri_is_read_from_standard_input(monkeypatch):
         await configured(uri_file="-", driver="pymongo").startup(None)
 
 
+async def test_standard_input_is_read_once_for_all_workers(monkeypatch):
+    """The parent has the backend configured before it forks, and each worker once more."""
+    monkeypatch.setattr("sys.stdin", io.StringIO(NOBODY))
+    backend = configured(uri_file="-")
+
+    backend.configure({"mongo_uri_file": "-"})
+
+    assert NOBODY == backend.options.uri
+
+
 async def test_a_file_without_a_uri_is_told(tmp_path):
     (tmp_path / "empty").write_text("\n")
 

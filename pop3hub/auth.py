@@ -143,9 +143,10 @@ def prepare_name(text: str) -> str:
 def new_stamp(name: str) -> str:
     """Return a time stamp `<hex.hex@name>` that no greeting had before (RFC 1939 s7).
 
-    Plain atoms only: mpop passes over a stamp with `=` or an address literal in it.
+    Plain atoms only, whatever the name: mpop passes over a stamp with `=` or an address literal.
     """
-    return f"<{secrets.token_hex(8)}.{time.time_ns():x}@{name}>"
+    host = re.sub(r"[^A-Za-z0-9-]+", ".", name).strip(".") or "pop3hub"
+    return f"<{secrets.token_hex(8)}.{time.time_ns():x}@{host}>"
 
 
 def shared_secret(user: PopUser | None) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import hmac
+import re
 import secrets
 from collections import Counter
 from contextlib import suppress
@@ -450,5 +451,7 @@ def _several(values: str | Sequence[str]) -> Sequence[str]:
 
 
 def _check_name(name: str) -> None:
-    if not name or not name.isprintable() or set(name) & set("<>[]"):
-        raise ConfigurationError(f"the name {name!r} must be printable, and without <, >, [ and ]")
+    if not re.fullmatch(r"[!-~](?:[ -~]{0,62}[!-~])?", name) or set(name) & set("<>[]"):
+        raise ConfigurationError(
+            f"the name {name!r} must be 1 to 64 printable ASCII characters, without <, >, [ and ]"
+        )

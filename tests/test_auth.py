@@ -135,6 +135,19 @@ def test_apop_gives_the_digest_of_rfc_1939():
     assert "c4c9334bac560ecc979e58001b3e22fb" == digest
 
 
+@pytest.mark.parametrize(
+    ("name", "host"),
+    [
+        ("mail.example.com", "mail.example.com"),
+        ("Luke-POP3", "Luke-POP3"),
+        ("Example Mail (new)", "Example.Mail.new"),
+        ("==", "pop3hub"),
+    ],
+)
+def test_whatever_the_name_a_stamp_ends_in_plain_atoms(name, host):
+    assert new_stamp(name).endswith(f"@{host}>")
+
+
 def test_a_stamp_is_made_of_plain_atoms_and_never_the_same():
     """RFC 1939 s7; mpop passes over anything else between < and @."""
     stamps = {new_stamp("pop.example.org") for _ in range(1000)}

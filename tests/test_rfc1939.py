@@ -671,12 +671,18 @@ async def test_there_is_no_stamp_and_no_apop_unless_it_is_on(dialogue):
     assert b"-ERR unknown command\r\n" == await dialogue.say("APOP luke " + "0" * 32)
 
 
-async def test_a_name_too_long_for_the_greeting_leaves_the_stamp_whole(open_dialogue):
+async def test_a_long_greeting_leaves_the_stamp_whole(open_dialogue, tmp_path):
     """RFC 2449 s4: 512 octets."""
-    dialogue = await open_dialogue(name="n" * 230, apop=True)
+    greeting = "long " * 70 + "{name}, {client}"
+    (tmp_path / "tlh.toml").write_text(
+        f'tag = "tlh"\nname = "tlh"\n[text]\ngreeting = "{greeting}"\n'
+    )
+    dialogue = await open_dialogue(
+        name="n" * 64, apop=True, default_language="tlh", language_directories=[tmp_path]
+    )
 
-    assert len(dialogue.greeting) <= 512
-    assert dialogue.greeting.endswith(b"@" + b"n" * 230 + b">\r\n")
+    assert 500 < len(dialogue.greeting) <= 512
+    assert dialogue.greeting.endswith(b"@" + b"n" * 64 + b">\r\n")
 
 
 def test_the_digest_is_the_one_of_the_rfc():

@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt
 PARTS  := pyproject.toml constraints.txt $(wildcard plugins/*/pyproject.toml)
 
-.PHONY: help run test test-all lint types bench clean
+.PHONY: help run test test-all lint types bench soak clean
 
 help:
 	@grep -E '^## ' $(MAKEFILE_LIST) | sed 's/^## //'
@@ -46,6 +46,11 @@ types: $(VENV)/installed
 ## make bench      speed and memory, as docs/performance.md tells them
 bench: $(VENV)/installed
 	$(BIN)/python benchmarks/run.py
+
+## make soak       ten minutes of bad clients, a bad store and no descriptors; SECONDS= for others
+SECONDS ?= 600
+soak: $(VENV)/installed
+	$(BIN)/python benchmarks/soak.py --seconds $(SECONDS)
 
 ## make clean      remove what was installed, built and cached
 clean:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import functools
-import json
 import time
 from contextlib import ExitStack
 from pathlib import Path
@@ -125,24 +124,21 @@ CURVES = {"users": users, "messages": messages, "octets": octets, "sessions": se
 
 
 def main() -> None:
-    """Print the curves, and save them where that is asked for."""
+    """Print the curves, and save each of them where that is asked for."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="two points, at a tiny size")
     parser.add_argument("--curve", action="append", choices=CURVES, help="default: all of them")
-    parser.add_argument("--save", type=Path, metavar="DIR", help="write growth-*.svg, .json there")
+    parser.add_argument("--save", type=Path, metavar="DIR", help="write growth-*.svg there")
     args = parser.parse_args()
     measure.pin(measure.LOAD_CORE)
     scale = QUICK if args.quick else Scale()
-    found = {}
     for name in args.curve or CURVES:
-        found[name] = CURVES[name]((TINY if args.quick else FULL)[name], scale)
-        for title, curve in found[name].items():
+        found = CURVES[name]((TINY if args.quick else FULL)[name], scale)
+        for title, curve in found.items():
             print(f"{name}: {title}: " + ", ".join(f"{x:,.0f}: {y:,.1f}" for x, y in curve))
         if args.save:
-            drawn = plot.lines(f"Growth of {name}", name, found[name], "CPU in us; memory as told")
+            drawn = plot.lines(f"Growth of {name}", name, found, "CPU in us; memory as told")
             (args.save / f"growth-{name}.svg").write_text(drawn)
-    if args.save:
-        (args.save / "growth.json").write_text(json.dumps(found, indent=1) + "\n")
     grown = unread(MIB if args.quick else 1024 * MIB)
     print(f"a client that asks for a message and reads nothing: {grown / KIB:,.0f} KiB")
 

@@ -14,7 +14,7 @@ STYLE = (
     "<style>text{font:12px sans-serif;fill:#222}line{stroke:#bbb}"
     "@media(prefers-color-scheme:dark){text{fill:#ddd}line{stroke:#555}}</style>"
 )
-LEFT, TOP, BAR = 230, 54, 9
+LEFT, TOP, BAR = 260, 54, 9
 WIDTH, HEIGHT = 760, 320
 
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import uvloop
 from mail import KIB, PASSWORD, message
 
-from pop3hub import PopMessage, PopServer, PopUser, hookimpl, logs
+from pop3hub import Limits, PopMessage, PopServer, PopUser, hookimpl, logs
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -90,7 +90,8 @@ def _messages(shape: str) -> Sequence[PopMessage]:
 
 
 async def _serve(port: int) -> None:
-    async with PopServer(backend=MadeUp(), listen=f"pop3://127.0.0.1:{port}") as server:
+    listen = f"pop3://127.0.0.1:{port}"
+    async with PopServer(backend=MadeUp(), listen=listen, limits=Limits(sessions=0)) as server:
         loop = asyncio.get_running_loop()
         stop = asyncio.Event()
         loop.add_signal_handler(signal.SIGTERM, stop.set)

@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt
 PARTS  := pyproject.toml constraints.txt $(wildcard plugins/*/pyproject.toml)
 
-.PHONY: help run test test-all lint types bench soak clean
+.PHONY: help run test test-all lint types bench soak fuzz audit clean
 
 help:
 	@grep -E '^## ' $(MAKEFILE_LIST) | sed 's/^## //'
@@ -51,6 +51,16 @@ bench: $(VENV)/installed
 SECONDS ?= 600
 soak: $(VENV)/installed
 	$(BIN)/python benchmarks/soak.py --seconds $(SECONDS)
+
+## make fuzz       ten minutes of octets that atheris finds, for parsers and sessions; SECONDS= likewise
+fuzz: $(VENV)/installed
+	$(PIP) atheris
+	$(BIN)/python benchmarks/fuzz.py --seconds $(SECONDS)
+
+## make audit      known weaknesses of the dependencies, asked of the advisory database (network)
+audit: $(VENV)/installed
+	$(PIP) pip-audit
+	$(BIN)/python -m pip_audit --strict --no-deps --disable-pip -r constraints.txt
 
 ## make clean      remove what was installed, built and cached
 clean:

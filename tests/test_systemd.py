@@ -191,11 +191,14 @@ def renewed(tmp_path, authority):
     return lineage
 
 
-def deploy(tmp_path, lineage, systemctl="true"):
-    """Run the hook as certbot does, with a stand-in for systemctl."""
+def deploy(tmp_path, lineage, reload="true", is_active="true"):
+    """Run the hook as certbot does, with a stand-in for systemctl, which does these."""
     stand_in = tmp_path / "bin/systemctl"
     stand_in.parent.mkdir(exist_ok=True)
-    stand_in.write_text(f'#!/bin/sh\necho "$*" >> {tmp_path}/systemctl\n{systemctl}\n')
+    stand_in.write_text(
+        f'#!/bin/sh\nif [ "$1" = reload ]; then echo "$2" >> {tmp_path}/reloaded; {reload}\n'
+        f"else {is_active}; fi\n"
+    )
     stand_in.chmod(0o755)
     group = subprocess.run(["id", "-gn"], capture_output=True, text=True, check=True).stdout.strip()
     environment = {
@@ -233,7 +236,7 @@ def test_a_renewed_certificate_is_shown_and_no_session_ends(tmp_path):
             session.recv(512)
             renewed(tmp_path, authority)
 
-            done = deploy(tmp_path, lineage, systemctl=f"kill -HUP {service.pid}")
+            done = deploy(tmp_path, lineage, reload=f"kill -HUP {service.pid}")
 
             assert (0, "") == (done.returncode, done.stderr)
             service.event("server.reloaded")
@@ -262,9 +265,15 @@ def test_a_renewal_that_lacks_its_key_changes_nothing_and_reloads_nothing(tmp_pa
     assert 0 != done.returncode
     assert before == (tmp_path / "tls/localhost.pem").read_bytes()
     assert ["localhost.pem"] == [path.name for path in (tmp_path / "tls").iterdir()]
-    assert ["try-reload-or-restart pop3hub.service"] == (
-        (tmp_path / "systemctl").read_text().splitlines()
-    )
+    assert ["pop3hub.service"] == (tmp_path / "reloaded").read_text().splitlines()
+
+
+def test_the_first_certificate_comes_before_the_service(tmp_path):
+    done = deploy(tmp_path, renewed(tmp_path, Authority(tmp_path)), is_active="exit 3")
+
+    assert (0, "") == (done.returncode, done.stderr)
+    assert (tmp_path / "tls/localhost.pem").exists()
+    assert not (tmp_path / "reloaded").exists()
 
 
 def test_the_hook_says_what_it_misses(tmp_path):

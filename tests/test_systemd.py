@@ -8,6 +8,7 @@ import socket
 import ssl
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -113,6 +114,18 @@ def drain_default():
         check=True,
     ).stdout
     return float(re.search(r"--drain.*?default:\s*([\d.]+)", said, re.DOTALL)[1])
+
+
+def test_the_configuration_of_the_page_is_good_and_has_the_ports_of_the_socket(tmp_path, pop3hub):
+    page = (ROOT / "docs/operations.md").read_text("utf-8")
+    file = tmp_path / "pop3hub.toml"
+    file.write_text(re.search(r"```toml\n(.*?)```", page, re.DOTALL)[1])
+
+    assert (0, f"{file}: good\n") == pop3hub("config", "check", file)[:2]
+    listen = tomllib.loads(file.read_text())["listen"]
+    assert sorted(settings("pop3hub.socket")["ListenStream"]) == sorted(
+        url.partition("://")[2] for url in listen
+    )
 
 
 # What systemd does with them

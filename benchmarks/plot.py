@@ -14,7 +14,7 @@ STYLE = (
     "<style>text{font:12px sans-serif;fill:#222}line{stroke:#bbb}"
     "@media(prefers-color-scheme:dark){text{fill:#ddd}line{stroke:#555}}</style>"
 )
-LEFT, TOP, BAR = 260, 54, 9
+LEFT, TOP, BAR = 260, 54, 13
 WIDTH, HEIGHT = 760, 320
 
 
@@ -31,7 +31,7 @@ def bars(title: str, rows: Sequence[tuple[str, Mapping[str, float | None]]]) -> 
 
     step = BAR * len(names) + 12
     height = TOP + step * len(rows) + 10
-    parts = [_text(10, 18, title), *_legend(names)]
+    parts = [_text(10, 18, f"{title}, logarithmic scale"), *_legend(names)]
     parts.append(f'<line x1="{x(1):.1f}" y1="{TOP}" x2="{x(1):.1f}" y2="{height - 10}"/>')
     for number, (label, row) in enumerate(rows):
         y = TOP + step * number
@@ -43,7 +43,7 @@ def bars(title: str, rows: Sequence[tuple[str, Mapping[str, float | None]]]) -> 
                     f'<rect x="{LEFT}" y="{top}" width="{max(1, x(value) - LEFT):.1f}" '
                     f'height="{BAR - 1}" fill="{COLOURS[names.index(name)]}"/>'
                 )
-                parts.append(_text(x(value) + 4, top + BAR, f"{value:.2f}"))
+                parts.append(_text(x(value) + 4, top + BAR - 2, f"{value:.2g}"))
     return _svg(height, parts)
 
 
@@ -61,7 +61,7 @@ def lines(
         up = _share(max(y, 1e-9), min(ys), max(ys))
         return left + (WIDTH - 110) * across_, bottom - (bottom - TOP - 10) * up
 
-    parts = [_text(10, 18, f"{title} ({unit})"), *_legend(list(series))]
+    parts = [_text(10, 18, f"{title} ({unit}), logarithmic scales"), *_legend(list(series))]
     parts.append(f'<line x1="{left}" y1="{bottom}" x2="{WIDTH - 40}" y2="{bottom}"/>')
     parts.append(_text(WIDTH - 40, HEIGHT - 6, across, anchor="end"))
     parts += [
@@ -73,7 +73,7 @@ def lines(
         parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>')
         for (x, y), (_, value) in zip(placed, each, strict=True):
             parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{colour}"/>')
-            parts.append(_text(x, y - 7, f"{value:.3g}", anchor="middle"))
+            parts.append(_text(x, y - 7, f"{float(f'{value:.3g}'):,g}", anchor="middle"))
     return _svg(HEIGHT, parts)
 
 

@@ -8,22 +8,21 @@ that guessing locks nobody out of their mail. No plugin is called here, and noth
 
 from __future__ import annotations
 
-import ipaddress
 import mmap
 import secrets
 import time
-from contextlib import suppress
 from hashlib import blake2b
 from typing import TYPE_CHECKING
 
 import structlog
 
 from pop3hub.auth import prepare
+from pop3hub.peer import network_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from pop3hub.session import Peer
+    from pop3hub.peer import Peer
     from pop3hub.settings import Limits, Settings
 
 SLOWEST = 8.0
@@ -104,7 +103,7 @@ class Guard:
 
     def refusal(self, peer: Peer, settings: Settings) -> str | None:
         """Count a connection; return the text id of why it is refused, or None."""
-        address = counted_address(peer, settings)
+        address = peer.counted_as(settings.exempt)
         if not address:
             return None
         limits = settings.limits
@@ -124,7 +123,7 @@ class Guard:
         now = self._clock()
         if self._failures.mark <= now:
             return False  # nobody is
-        address = counted_address(peer, settings)
+        address = peer.counted_as(settings.exempt)
         if address and self._is_full(_of_address(address), limits, now):
             return True
         user = counted_name(name)
@@ -163,7 +162,7 @@ class Guard:
         self, name: str, peer: Peer, settings: Settings, counts: tuple[int, int]
     ) -> Iterator[tuple[str, int, dict[str, str], int]]:
         limits = settings.limits
-        user, address = counted_name(name), counted_address(peer, settings)
+        user, address = counted_name(name), peer.counted_as(settings.exempt)
         if user and limits.failed_logins_per_user:
             yield _of_user(user), limits.failed_logins_per_user, {"user": name}, counts[0]
         if address and limits.failed_logins_per_address:
@@ -172,28 +171,6 @@ class Guard:
 
     def _is_full(self, key: str, limits: Limits, now: float) -> bool:
         return self._failures.get(key) > now + limits.failed_logins_window
-
-
-def network_of(host: str) -> str:
-    """Return what counts as one address: IPv4 as it is, IPv6 by its /64, which one customer has."""
-    if ":" not in host:
-        return host
-    try:
-        return str(ipaddress.ip_network((host.partition("%")[0], 64), strict=False))
-    except ValueError:
-        return host
-
-
-def counted_address(peer: Peer, settings: Settings) -> str:
-    """Return what a peer is counted by, or "" where it stands for many or for this machine."""
-    if peer.is_local or not peer.known:
-        return ""
-    if settings.exempt:
-        with suppress(ValueError):  # no address: a socket that tells none
-            address = ipaddress.ip_address(peer.host)
-            if any(address in network for network in settings.exempt):
-                return ""
-    return network_of(peer.host)
 
 
 def counted_name(name: str) -> str:

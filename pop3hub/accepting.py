@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from pop3hub.connection import Connection, peer_of
+from pop3hub.peer import Peer, Tls
 from pop3hub.proxy import Header, ProxyError, missing, parse
-from pop3hub.session import Peer, Tls
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Sequence

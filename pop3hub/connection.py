@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, cast
 from pop3hub import protocol
 from pop3hub.dispatcher import handle
 from pop3hub.errors import CommandError
-from pop3hub.session import Peer, Session, State, Tls
+from pop3hub.peer import Peer, Tls
+from pop3hub.session import Session, State
 
 if TYPE_CHECKING:
     import ssl

@@ -12,14 +12,13 @@ from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, urlsplit
 
 from pop3hub.errors import ConfigurationError
+from pop3hub.peer import Network, host_and_port, is_loopback
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 PORTS = {"pop3": 110, "pop3s": 995}
 _KEYS = ("cert", "key", "client_ca", "plaintext", "profile", "proxy")
-
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,17 +45,12 @@ class Listener:
     @property
     def is_local(self) -> bool:
         """Whether only this machine can reach it."""
-        if self.host == "localhost":
-            return True
-        try:
-            return ipaddress.ip_address(self.host).is_loopback
-        except ValueError:
-            return False
+        return is_loopback(self.host)
 
     def url(self, port: int | None = None) -> str:
         """Return the listener as a URL, with the port it was given if it asked for any."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{'pop3s' if self.implicit_tls else 'pop3'}://{host}:{port or self.port}"
+        scheme = "pop3s" if self.implicit_tls else "pop3"
+        return f"{scheme}://{host_and_port(self.host, port or self.port)}"
 
 
 def parse(url: str, *, certs: Sequence[str] = (), keys: Sequence[str] = ()) -> Listener:

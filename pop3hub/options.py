@@ -21,7 +21,7 @@ from pop3hub.settings import Limits, Settings
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from pop3hub.listeners import Network
+    from pop3hub.peer import Network
 
 Headings = list[tuple[str, list[click.Option]]]
 

@@ -21,7 +21,7 @@ from weakref import WeakSet
 import structlog
 
 from pop3hub import discovery, listeners, protocol, sasl
-from pop3hub.abuse import Guard, counted_address
+from pop3hub.abuse import Guard
 from pop3hub.accepting import ProxiedServer, bind
 from pop3hub.auth import Hasher, PasswordCache
 from pop3hub.callbacks import ADAPTERS, callbacks_plugin
@@ -40,7 +40,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 
     from pop3hub.listeners import Listener
-    from pop3hub.session import Peer, Session
+    from pop3hub.peer import Peer
+    from pop3hub.session import Session
     from pop3hub.settings import Limits
 
 DEFAULT_LISTEN = "pop3://127.0.0.1:1110"
@@ -362,7 +363,7 @@ class PopServer:
         self.opening.discard(connection)
         self.stats.connections += 1
         limits = self.settings.limits
-        address = counted_address(peer, self.settings)
+        address = peer.counted_as(self.settings.exempt)
         count = self._by_address.get(address, 0)
         refusal: str | None
         if limits.sessions and len(self._connections) >= limits.sessions:
@@ -390,7 +391,7 @@ class PopServer:
         session = connection.session
         if session is None:
             return
-        if address := counted_address(session.peer, self.settings):
+        if address := session.peer.counted_as(self.settings.exempt):
             self._by_address[address] -= 1
             if not self._by_address[address]:
                 del self._by_address[address]

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import structlog
 
 from pop3hub import auth, protocol
-from pop3hub.abuse import Guard, counted_address, counted_name
+from pop3hub.abuse import Guard, counted_name
 from pop3hub.errors import (
     AuthenticationFailed,
     LoginDelayed,
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from pop3hub.auth import Hasher, PopUser
     from pop3hub.languages import Catalogue
     from pop3hub.maildrop import PopMessage
+    from pop3hub.peer import Peer, Tls
     from pop3hub.plugins import Plugins
     from pop3hub.sasl import Mechanism
     from pop3hub.settings import Settings
@@ -53,35 +54,6 @@ class State(enum.Enum):
     TRANSACTION = "TRANSACTION"
     UPDATE = "UPDATE"
     CLOSED = "CLOSED"
-
-
-@dataclass(frozen=True, slots=True)
-class Tls:
-    """The facts of a TLS connection; `peer_certificate` is what `getpeercert` returns."""
-
-    version: str
-    cipher: str
-    peer_certificate: Mapping[str, Any] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Peer:
-    """Where a connection comes from: an address without brackets, and a port.
-
-    known: False where a proxy doesn't tell whom it speaks for; the address is the proxy's then.
-    """
-
-    host: str
-    port: int
-    known: bool = True
-
-    @property
-    def is_local(self) -> bool:
-        """Whether it is this machine's loopback."""
-        return self.known and (self.host.startswith("127.") or self.host == "::1")
-
-    def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
 class Channel(Protocol):
@@ -342,7 +314,7 @@ class Session:
         """Count a failed login; return by how many times its answer is to be delayed."""
         counts = await self.plugins.count_failed_login(
             counted_name(name),
-            counted_address(self.peer, self.settings),
+            self.peer.counted_as(self.settings.exempt),
             self.settings.limits.failed_logins_window,
         )
         return self.service.guard.note_failure(name, self.peer, self.settings, counts)

@@ -11,8 +11,9 @@ import importlib
 from typing import TYPE_CHECKING, Any, Self
 
 from pop3hub.dispatcher import handle
+from pop3hub.peer import Peer, Tls
 from pop3hub.server import PopServer
-from pop3hub.session import Peer, Session, State, Tls
+from pop3hub.session import Session, State
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

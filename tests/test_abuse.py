@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pop3hub import ConfigurationError, PopServer, TemporaryFailure, hookimpl, options
-from pop3hub.abuse import KNOWN_FOR, MINUTE, SLOWEST, WAYS, Guard, Table, counted_address
+from pop3hub.abuse import KNOWN_FOR, MINUTE, SLOWEST, WAYS, Guard, Table
 from pop3hub.app import App
 from pop3hub.cli import Program
-from pop3hub.session import Peer
+from pop3hub.peer import Peer
 from pop3hub.settings import Limits, Settings
 from pop3hub.testing import Dialogue
 from tests.serving import Client
@@ -123,7 +123,7 @@ def test_loopback_and_what_stands_for_many_is_not_counted_by_address(guard, peer
 def test_what_is_no_address_is_counted_as_it_is():
     settings = Settings(exempt=(ipaddress.ip_network("203.0.113.0/24"),))
 
-    assert "unknown" == counted_address(Peer("unknown", 0), settings)
+    assert "unknown" == Peer("unknown", 0).counted_as(settings.exempt)
 
 
 def test_0_is_no_limit(guard):

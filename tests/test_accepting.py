@@ -13,8 +13,8 @@ import pytest
 import structlog
 
 from pop3hub import ConfigurationError, PopServer
+from pop3hub.peer import Peer
 from pop3hub.proxy import SIGNATURE
-from pop3hub.session import Peer
 from pop3hub.settings import Limits
 from tests.authority import Authority
 from tests.serving import TIMEOUT, Client

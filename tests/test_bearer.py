@@ -13,7 +13,7 @@ from jwt.algorithms import ECAlgorithm  # noqa: E402
 from pop3hub import options  # noqa: E402
 from pop3hub.app import App  # noqa: E402
 from pop3hub.cli import Program  # noqa: E402
-from pop3hub.session import Tls  # noqa: E402
+from pop3hub.peer import Tls  # noqa: E402
 from pop3hub.testing import Dialogue  # noqa: E402
 from tests.serving import Store  # noqa: E402
 

@@ -9,8 +9,8 @@ from pop3hub.dispatcher import IMPLEMENTATION
 from pop3hub.errors import AuthenticationFailed, LoginDelayed, PermanentFailure, TemporaryFailure
 from pop3hub.hookspecs import hookimpl
 from pop3hub.languages import Catalogue
+from pop3hub.peer import Peer, Tls
 from pop3hub.server import PopServer
-from pop3hub.session import Peer, Tls
 from tests.serving import Store, new_user
 
 AWAY = Peer("192.0.2.7", 40_000)

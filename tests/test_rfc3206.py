@@ -6,7 +6,7 @@ import pytest
 
 from pop3hub.auth import PopUser
 from pop3hub.errors import PermanentFailure, TemporaryFailure
-from pop3hub.session import Peer
+from pop3hub.peer import Peer
 from pop3hub.settings import Limits
 from tests.serving import LUKE, Gate
 

@@ -8,7 +8,7 @@ import re
 
 import pytest
 
-from pop3hub.session import Peer, Tls
+from pop3hub.peer import Peer, Tls
 from tests.serving import new_user
 
 WELCOME = b"+OK pass accepted, welcome 'luke'.\r\n"

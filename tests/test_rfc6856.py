@@ -6,9 +6,9 @@ import pytest
 
 from pop3hub.hookspecs import hookimpl
 from pop3hub.languages import Catalogue
+from pop3hub.peer import Peer
 from pop3hub.protocol import wire_form
 from pop3hub.server import PopServer
-from pop3hub.session import Peer
 from tests.serving import Store, new_user
 
 NEEDS = (

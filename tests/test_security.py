@@ -16,8 +16,8 @@ import structlog
 
 from pop3hub import logs
 from pop3hub.auth import SCRAM_HASHES, scram_keys
+from pop3hub.peer import Tls
 from pop3hub.server import PopServer
-from pop3hub.session import Tls
 from pop3hub.testing import Dialogue
 from tests.program import PATIENCE, ROOT, Client, Process
 from tests.serving import Store, new_user

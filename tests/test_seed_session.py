@@ -6,7 +6,7 @@ The listing in that text had lost its blank line, so the message is rebuilt here
 import re
 
 from pop3hub import PopMessage, PopServer, PopUser
-from pop3hub.session import Peer
+from pop3hub.peer import Peer
 from pop3hub.testing import Dialogue
 
 HEADER = b"""\

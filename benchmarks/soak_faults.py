@@ -65,7 +65,7 @@ class Faults:
         self._log.warning(
             "soak.census",
             sessions=self._server.sessions,
-            opening=len(self._server.opening),
+            opening=len(self._server.state.opening),
             tasks=len(asyncio.all_tasks()),
             threads=threading.active_count(),
             objects=len(gc.get_objects()),

@@ -131,12 +131,12 @@ class Guard:
             self._known.get(_pair(user, peer)) <= now
         )
 
-    def note_login(self, name: str, peer: Peer, settings: Settings) -> None:
+    def record_login(self, name: str, peer: Peer, settings: Settings) -> None:
         """Remember that this user logs in from there."""
         if settings.limits.failed_logins_per_user:
             self._known.put(_pair(counted_name(name), peer), self._clock() + KNOWN_FOR)
 
-    def note_failure(
+    def record_failure(
         self, name: str, peer: Peer, settings: Settings, counts: tuple[int, int] = (0, 0)
     ) -> float:
         """Count a failed login; return by how many times its answer is to be delayed.

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine, Sequence
 
     from pop3hub.listeners import Listener
-    from pop3hub.server import PopServer, Port
+    from pop3hub.state import OpenListener, ServerState
 
 HEADERS_AT_ONCE = 1024
 """Connections whose headers are waited for; with so many, no more are accepted."""
@@ -54,8 +54,8 @@ class ProxiedServer:
 
     def __init__(
         self,
-        server: PopServer,
-        port: Port,
+        state: ServerState,
+        listener: OpenListener,
         sockets: Sequence[socket.socket],
         *,
         backlog: int,
@@ -64,8 +64,8 @@ class ProxiedServer:
         """Accept from bound sockets; `inherited` ones go on living in another process."""
         self.sockets = tuple(sockets)
         self._inherited = inherited
-        self._server = server
-        self._port = port
+        self._state = state
+        self._listener = listener
         self._room = asyncio.Semaphore(HEADERS_AT_ONCE)
         self._tasks: set[asyncio.Task[None]] = set()
         self._log = structlog.get_logger("pop3hub.proxy")
@@ -78,7 +78,7 @@ class ProxiedServer:
     def close(self) -> None:
         """Accept no more; those whose header is on its way come in yet."""
         for bound in self.sockets:
-            self._server.loop.remove_reader(bound)
+            self._state.loop.remove_reader(bound)
             with suppress(OSError):
                 while not self._inherited:  # what waits in the socket would be reset
                     self._take(*bound.accept())
@@ -96,13 +96,13 @@ class ProxiedServer:
             await asyncio.wait(self._tasks)
 
     def _run(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = self._server.loop.create_task(work)
+        task = self._state.loop.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
 
     async def _accept(self, bound: socket.socket) -> None:
-        loop = self._server.loop
+        loop = self._state.loop
         while True:
             await self._room.acquire()
             try:
@@ -116,7 +116,7 @@ class ProxiedServer:
 
     def _take(self, accepted: socket.socket, address: tuple[Any, ...]) -> None:
         accepted.setblocking(False)
-        connection = Connection(self._server, self._port)  # now, so that a stop knows of it
+        connection = Connection(self._state, self._listener)  # now, so that a stop knows of it
         self._run(self._open(connection, accepted, peer_of(address)))
 
     async def _open(self, connection: Connection, accepted: socket.socket, proxy: Peer) -> None:
@@ -134,19 +134,19 @@ class ProxiedServer:
         connection.peer = _client(header, proxy)
         if header.tls_version is not None:
             connection.tls = Tls(header.tls_version, header.tls_cipher)
-        implicit = self._port.listener.implicit_tls
+        implicit = self._listener.config.implicit_tls
         try:
-            await self._server.loop.connect_accepted_socket(
+            await self._state.loop.connect_accepted_socket(
                 lambda: connection,
                 accepted,
-                ssl=self._port.context if implicit else None,
-                ssl_handshake_timeout=self._server.settings.limits.handshake if implicit else None,
+                ssl=self._listener.context if implicit else None,
+                ssl_handshake_timeout=self._state.settings.limits.handshake if implicit else None,
             )
         except OSError as exc:
             self._log.info("connection.failed", peer=connection.peer.host, error=str(exc))
 
     def _refuse(self, proxy: Peer, error: OSError | ProxyError) -> None:
-        self._server.stats.refused += 1
+        self._state.stats.refused += 1
         if isinstance(error, ConnectionError):  # a health check that only looks
             self._log.debug("proxy.left", peer=proxy.host)
         else:
@@ -155,12 +155,12 @@ class ProxiedServer:
 
     async def _header(self, accepted: socket.socket, proxy: Peer) -> Header:
         address = ipaddress.ip_address(proxy.host)
-        if not any(address in network for network in self._port.listener.proxies):
+        if not any(address in network for network in self._listener.config.proxies):
             raise ProxyError("it is none of the proxies")
         head = b""
-        async with asyncio.timeout(self._server.settings.limits.proxy_header):
+        async with asyncio.timeout(self._state.settings.limits.proxy_header):
             while more := missing(head):
-                octets = await self._server.loop.sock_recv(accepted, more)
+                octets = await self._state.loop.sock_recv(accepted, more)
                 if not octets:
                     raise ConnectionResetError
                 head += octets

@@ -65,7 +65,7 @@ def auth_(session: Session, mechanism: str | None = None, initial: str | None = 
         names = "".join(f"{name}\r\n" for name in mechanisms(session))
         session.channel.send(names.encode("ascii") + protocol.END)
         return None
-    found = session.service.mechanisms.get(mechanism.upper())
+    found = session.context.mechanisms.get(mechanism.upper())
     if found is None or mechanism.upper() not in mechanisms(session):
         needs_tls = found is not None and found.plaintext and not plaintext_allowed(session)
         raise CommandError("plaintext-needs-tls" if needs_tls else "mechanism-unknown")
@@ -74,7 +74,7 @@ def auth_(session: Session, mechanism: str | None = None, initial: str | None = 
         session=session,
         ask=session.ask,
         authenticator=session,
-        salt_key=session.service.salt_key,
+        salt_key=session.context.salt_key,
         initial=None if initial is None else decode_initial(initial),
         host=session.settings.name,
     )
@@ -110,7 +110,7 @@ def mechanisms(session: Session) -> list[str]:
     """Return the SASL mechanisms that this connection could log in with now."""
     return [
         name
-        for name, mechanism in session.service.mechanisms.items()
+        for name, mechanism in session.context.mechanisms.items()
         if _is_usable(session, mechanism)
     ]
 
@@ -126,7 +126,7 @@ async def _log_in(
 ) -> None:
     """Await the proof of who it is and open the maildrop, or fail as every login fails."""
     loop = asyncio.get_running_loop()
-    session.heard = loop.time()
+    session.last_activity = loop.time()
     try:
         user = await proof
         if session.is_locked_out(_tried(name)):  # now, whatever it was when the proof began
@@ -138,11 +138,11 @@ async def _log_in(
     except AuthenticationFailed as error:
         await _fail(session, mechanism, _tried(name), error)
     except PopError as error:
-        session.service.logins[mechanism, error.code or "ERR"] += 1
+        session.context.stats.attempts[mechanism, error.code or "ERR"] += 1
         raise
     else:
-        session.service.logins[mechanism, "OK"] += 1
-        session.service.guard.note_login(_tried(name), session.peer, session.settings)
+        session.context.stats.attempts[mechanism, "OK"] += 1
+        session.context.guard.record_login(_tried(name), session.peer, session.settings)
         session.ok("welcome", user=user.name)
 
 
@@ -153,11 +153,11 @@ def _tried(name: str | Exchange) -> str:
 async def _fail(session: Session, mechanism: str, name: str, error: PopError) -> None:
     """Answer a failed login, at a time after its last line that only failures before it set."""
     session.failed_logins += 1
-    session.service.logins[mechanism, "AUTH"] += 1
+    session.context.stats.attempts[mechanism, "AUTH"] += 1
     session.log.warning("login.failed", user=name, mechanism=mechanism)
     await session.plugins.login_failed(name, session)
-    slowness = await session.note_failure(name)
-    due = session.heard + session.settings.failure_delay * slowness
+    slowness = await session.record_failure(name)
+    due = session.last_activity + session.settings.failure_delay * slowness
     await asyncio.sleep(due - asyncio.get_running_loop().time())
     if session.failed_logins < session.settings.limits.failed_logins:
         raise error

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Coroutine
 
-    from pop3hub.server import PopServer, Port
+    from pop3hub.state import OpenListener, ServerState
 
 BATCH = 64
 """Commands that are handled before other connections get their turn."""
@@ -46,31 +46,31 @@ class Connection(asyncio.Protocol):
         "_stalled",
         "_task",
         "framer",
-        "heard",
+        "last_activity",
+        "listener",
         "opened",
         "peer",
-        "port",
-        "server",
         "session",
+        "state",
         "tls",
         "transport",
     )
 
-    def __init__(self, server: PopServer, port: Port) -> None:
-        """Belong to a server and one of its ports."""
-        server.stats.accepted += 1
-        server.opening.add(self)  # until the handshake is over
-        self.server = server
-        self.port = port
+    def __init__(self, state: ServerState, listener: OpenListener) -> None:
+        """Belong to a server and one of its listeners."""
+        state.stats.accepted += 1
+        state.opening.add(self)  # until the handshake is over
+        self.state = state
+        self.listener = listener
         self.peer: Peer | None = None
         self.tls: Tls | None = None
         self.session: Session | None = None
         self.transport: asyncio.Transport | None = None
-        limits = server.settings.limits
+        limits = state.settings.limits
         self.framer = protocol.Framer(
             auth_limit=limits.auth_line, swallow_limit=limits.swallowed_line
         )
-        self.opened = self.heard = server.loop.time()
+        self.opened = self.last_activity = state.loop.time()
         self._out: list[bytes] = []
         self._out_size = 0
         self._sent = self._progress = 0
@@ -86,19 +86,19 @@ class Connection(asyncio.Protocol):
         """Greet the client, or refuse it where there are too many."""
         self.transport = cast("asyncio.Transport", transport)
         peer = self.peer or peer_of(transport.get_extra_info("peername"))
-        self.transport.set_write_buffer_limits(high=self.server.settings.limits.write_buffer)
-        refusal = self.server.admit(self, peer)
+        self.transport.set_write_buffer_limits(high=self.state.settings.limits.write_buffer)
+        refusal = self.state.admit(self, peer)
         if refusal is not None:
             self.transport.write(refusal)
             self.transport.close()
             return
-        plaintext = self.port.listener.plaintext
+        plaintext = self.listener.config.plaintext
         session = Session(
-            self.server.service,
+            self.state.context,
             self,
             peer,
             tls=_tls_of(self.transport) or self.tls,
-            starts_tls=self.port.starts_tls,
+            starts_tls=self.listener.starts_tls,
             plaintext_ok=None if plaintext is None else plaintext or peer.is_local,
         )
         self.session = session
@@ -115,7 +115,7 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Take octets and handle the commands that are whole."""
         self.framer.feed(data)
-        self.heard = self.server.loop.time()
+        self.last_activity = self.state.loop.time()
         self._pump()
 
     def eof_received(self) -> bool:
@@ -143,14 +143,14 @@ class Connection(asyncio.Protocol):
         self._out.clear()
         session = self.session
         if session is None:
-            self.server.forget(self)
+            self.state.forget(self)
             return
         if self._drained is not None and not self._drained.done():
             self._drained.set_result(None)
         if self._task is None:
             self._close(session)
         else:  # after its first step: a task that never began leaves a coroutine unawaited
-            self.server.loop.call_soon(self._cancel, self._task)
+            self.state.loop.call_soon(self._cancel, self._task)
 
     def _cancel(self, task: asyncio.Task[None]) -> None:
         if not cast("Session", self.session).finishing:
@@ -180,7 +180,7 @@ class Connection(asyncio.Protocol):
                     break
                 budget -= 1
                 if not budget:
-                    self.server.loop.call_soon(self._pump)
+                    self.state.loop.call_soon(self._pump)
                     break
         except protocol.LineNeverEnds:
             session.refuse(CommandError("line-too-long"))
@@ -195,7 +195,7 @@ class Connection(asyncio.Protocol):
         if self._task is None:
             self._flush()
         elif self._out:
-            self.server.loop.call_soon(self._flush_meanwhile)
+            self.state.loop.call_soon(self._flush_meanwhile)
 
     def _flush_meanwhile(self) -> None:
         """Write the replies to earlier commands, if there is something to be waited for."""
@@ -208,12 +208,12 @@ class Connection(asyncio.Protocol):
             session.respond(CommandError("line-too-long") if taken[0] is None else taken[0])
 
     def _run(self, waiting: Coroutine[Any, Any, None]) -> None:
-        self._task = self.server.loop.create_task(waiting)
+        self._task = self.state.loop.create_task(waiting)
         self._task.add_done_callback(self._done)
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self._task = None
-        self.heard = self.server.loop.time()
+        self.last_activity = self.state.loop.time()
         session = cast("Session", self.session)
         if not task.cancelled() and (error := task.exception()) is not None:
             if isinstance(error, OSError):  # a TLS handshake that failed, mostly
@@ -232,16 +232,16 @@ class Connection(asyncio.Protocol):
 
     def _close(self, session: Session) -> None:
         if session.must_wait_to_close:
-            self.server.keep(self._closed(session))
+            self.state.run_in_background(self._closed(session))
         else:  # mostly: no task for what is done at once
             session.finish()
-            self.server.forget(self)
+            self.state.forget(self)
 
     async def _closed(self, session: Session) -> None:
         try:
             await session.close()
         finally:
-            self.server.forget(self)
+            self.state.forget(self)
 
     def _regulate(self, session: Session, *, at_rest: bool) -> None:
         """Read on only while what was read can be handled; close after the last reply."""
@@ -282,9 +282,9 @@ class Connection(asyncio.Protocol):
         """Write what is queued; wait while the client does not read."""
         self._flush()
         if len(self.framer) and cast("Session", self.session).wants_response:  # it came early
-            self.server.loop.call_soon(self._pump)
+            self.state.loop.call_soon(self._pump)
         while self._stalled and self.transport is not None:
-            self._drained = self.server.loop.create_future()
+            self._drained = self.state.loop.create_future()
             try:
                 await self._drained
             finally:
@@ -299,13 +299,13 @@ class Connection(asyncio.Protocol):
             cast("Session", self.session).log.warning("stls.injection", octets=len(self.framer))
             self.framer.clear()
         self._flush()
-        limits = self.server.settings.limits
+        limits = self.state.settings.limits
         secured = None
         try:
-            secured = await self.server.loop.start_tls(
+            secured = await self.state.loop.start_tls(
                 transport,
                 self,
-                cast("ssl.SSLContext", self.port.context),
+                cast("ssl.SSLContext", self.listener.context),
                 server_side=True,
                 ssl_handshake_timeout=limits.handshake,
             )
@@ -337,7 +337,7 @@ class Connection(asyncio.Protocol):
 
     # Time
 
-    def look(self, now: float) -> None:
+    def check_timeouts(self, now: float) -> None:
         """End the session if it was silent or stuck for too long (RFC 1939 s3: without a word)."""
         session = self.session
         transport = self.transport
@@ -350,8 +350,8 @@ class Connection(asyncio.Protocol):
         progress = self._sent - left
         if progress != self._progress:
             self._progress = progress
-            self.heard = now  # a long message is no silence
-        silent = now - self.heard
+            self.last_activity = now  # a long message is no silence
+        silent = now - self.last_activity
         owed = self._task is not None and not session.wants_response
         if owed or left:
             if silent >= limits.stall:

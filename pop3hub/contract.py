@@ -340,7 +340,7 @@ class BackendContract:
             for number in (2, 4, 5):
                 await dialogue.say(f"DELE {number}")
             assert (await dialogue.say("QUIT")).startswith(b"+OK")
-            assert 3 == dialogue.session.figures.deleted
+            assert 3 == dialogue.session.stats.deleted
 
         assert [before[0], before[2]] == await self._uidl(server)
 

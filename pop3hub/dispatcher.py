@@ -73,7 +73,7 @@ def _is_capability(line: str) -> bool:
 
 def lang(session: Session, language_range: str | None = None) -> None:
     """Change the language of the texts, or list the languages (RFC 6856 s3)."""
-    catalogue = session.service.catalogue
+    catalogue = session.context.catalogue
     if language_range is None:
         session.ok("languages-follow")
         lines = "".join(f"{each.tag} {each.name}\r\n" for each in catalogue.languages)
@@ -146,7 +146,7 @@ def handle(session: Session, line: bytes | None) -> Answer:
 
     Returns None once it is answered, or a coroutine to be awaited before the next line is handled.
     """
-    session.figures.commands += 1
+    session.stats.commands += 1
     try:
         waiting = _start(session, line)
     except PopError as error:

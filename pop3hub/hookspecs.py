@@ -208,7 +208,7 @@ async def message_retrieved(message: PopMessage, session: Session) -> None:
 
 @hookspec
 async def session_closed(session: Session) -> None:
-    """Hear that the session has ended, its lock released; `session.figures` tells what it did."""
+    """Hear that the session has ended, its lock released; `session.stats` tells what it did."""
 
 
 # Life of the server

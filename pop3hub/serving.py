@@ -204,16 +204,16 @@ class Life:
         click.echo(
             f"pop3hub serves {self._app.backend.name} ({self._app.backend.origin}):", err=True
         )
-        for port in self.server.ports:
-            if port.server is None:
+        for opened in self.server.open_listeners:
+            if opened.server is None:
                 continue
-            where = port.listener.url(port.server.sockets[0].getsockname()[1])
-            if port.listener.implicit_tls:
+            where = opened.config.url(opened.server.sockets[0].getsockname()[1])
+            if opened.config.implicit_tls:
                 how = "TLS"
-            elif port.starts_tls:
+            elif opened.starts_tls:
                 how = "STLS"
             else:
-                how = "in clear" + (", for this machine only" if port.listener.is_local else "")
+                how = "cleartext" + (", this machine only" if opened.config.is_local else "")
             click.echo(f"  {where}  {how}", err=True)
         click.echo("Ctrl-C ends it.", err=True)
 

@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     from pop3hub.settings import Settings
 
 
+ENDS = 64
+"""Ends of sessions that are counted apart: plugins give reasons too."""
 REMEMBERED_SIZES = 100_000
 """Messages whose surrogate's size is remembered where their store doesn't keep it."""
 NO_MAILDROP = Maildrop()
@@ -76,7 +78,42 @@ class Channel(Protocol):
 
 
 @dataclass(slots=True)
-class Service:
+class SessionStats:
+    """What a session did: counts, octets of messages, and when it began in monotonic seconds."""
+
+    began: float = field(default_factory=time.monotonic)
+    commands: int = 0
+    retrieved: int = 0
+    octets: int = 0
+    deleted: int = 0
+
+
+@dataclass(slots=True)
+class ServerStats:
+    """What a server has done since its start; plain counters.
+
+    A session's counts are added when it ends.
+    accepted: connections taken; those that are not `connections` did not end their TLS handshake.
+    refused: of the connections, those that were too many.
+    attempts: logins by mechanism and result: OK, the response code of the refusal, or ERR for none.
+    ends: sessions that have ended, by TLS version ("" without TLS) and reason.
+    """
+
+    accepted: int = 0
+    connections: int = 0
+    refused: int = 0
+    logins: int = 0
+    failed_logins: int = 0
+    commands: int = 0
+    retrieved: int = 0
+    octets: int = 0
+    deleted: int = 0
+    attempts: Counter[tuple[str, str]] = field(default_factory=Counter)
+    ends: Counter[tuple[str, str]] = field(default_factory=Counter)
+
+
+@dataclass(slots=True)
+class ServerContext:
     """What all sessions of one server share."""
 
     plugins: Plugins
@@ -86,8 +123,8 @@ class Service:
     mechanisms: Mapping[str, Mechanism] = field(default_factory=dict)
     salt_key: bytes = field(default_factory=lambda: secrets.token_bytes(32), repr=False)
     guard: Guard = field(default_factory=Guard)
+    stats: ServerStats = field(default_factory=ServerStats)
     log: Any = field(default_factory=lambda: structlog.get_logger("pop3hub.session"))
-    logins: Counter[tuple[str, str]] = field(default_factory=Counter)
     measured: dict[tuple[str, str], int] = field(default_factory=dict)
     _prefix: str = field(default_factory=lambda: secrets.token_hex(5))
     _numbers: itertools.count[int] = field(default_factory=itertools.count)
@@ -103,17 +140,6 @@ class Service:
             del self.measured[next(iter(self.measured))]
 
 
-@dataclass(slots=True)
-class Figures:
-    """What a session did: counts, octets of messages, and when it began in monotonic seconds."""
-
-    began: float = field(default_factory=time.monotonic)
-    commands: int = 0
-    retrieved: int = 0
-    octets: int = 0
-    deleted: int = 0
-
-
 class Session:
     """A POP3 session, from the greeting to the release of its maildrop."""
 
@@ -124,13 +150,13 @@ class Session:
         "_response",
         "bad_commands",
         "channel",
+        "context",
         "failed_logins",
         "fence",
-        "figures",
         "finishing",
-        "heard",
         "id",
         "language",
+        "last_activity",
         "locked_out",
         "maildrop",
         "mechanism",
@@ -140,10 +166,10 @@ class Session:
         "plaintext_ok",
         "reason",
         "retrieved",
-        "service",
         "stamp",
         "starts_tls",
         "state",
+        "stats",
         "tls",
         "user",
         "utf8",
@@ -151,7 +177,7 @@ class Session:
 
     def __init__(
         self,
-        service: Service,
+        context: ServerContext,
         channel: Channel,
         peer: Peer,
         *,
@@ -164,17 +190,17 @@ class Session:
         `starts_tls` says that the listener has a certificate for STLS; `plaintext_ok` that
         passwords may come in clear on this connection, None meaning: as the settings say.
         """
-        self.service = service
+        self.context = context
         self.channel = channel
         self.peer = peer
         self.tls = tls
         self.starts_tls = starts_tls
         if plaintext_ok is None:
-            plaintext_ok = peer.is_local or service.settings.allow_plaintext
+            plaintext_ok = peer.is_local or context.settings.allow_plaintext
         self.plaintext_ok = plaintext_ok
-        self.id = service.new_id()
+        self.id = context.new_id()
         self.state = State.AUTHORIZATION
-        self.figures = Figures()
+        self.stats = SessionStats()
         self.user: PopUser | None = None
         self.mechanism = ""
         self.maildrop: Maildrop = NO_MAILDROP
@@ -182,13 +208,13 @@ class Session:
         self.pending_name: str | None = None
         self.utf8 = False
         self.finishing = False
-        self.heard = 0.0
+        self.last_activity = 0.0
         self.bad_commands = 0
         self.failed_logins = 0
         self.locked_out = False
-        self.retrieved: set[int] | None = set() if service.settings.expire == 0 else None
+        self.retrieved: set[int] | None = set() if context.settings.expire == 0 else None
         self.reason = "lost"
-        self.stamp = auth.new_stamp(service.settings.name) if service.settings.apop else ""
+        self.stamp = auth.new_stamp(context.settings.name) if context.settings.apop else ""
         self._lock: AbstractAsyncContextManager[Any] | None = None
         self._log: Any = None
         self._response: asyncio.Future[bytes] | None = None
@@ -200,18 +226,18 @@ class Session:
     @property
     def plugins(self) -> Plugins:
         """The plugins of the server."""
-        return self.service.plugins
+        return self.context.plugins
 
     @property
     def settings(self) -> Settings:
         """The policy of the server."""
-        return self.service.settings
+        return self.context.settings
 
     @property
     def log(self) -> Any:
         """The session's logger, bound to its id and peer."""
         if self._log is None:
-            self._log = self.service.log.bind(session=self.id, peer=self.peer.host)
+            self._log = self.context.log.bind(session=self.id, peer=self.peer.host)
         return self._log
 
     @property
@@ -224,8 +250,8 @@ class Session:
     def reset_language(self) -> None:
         """Go back to the language in which a connection begins, in ASCII (RFC 6856 s3)."""
         tag = self.plugins.default_language(self)
-        self.language = (self.service.catalogue.find(tag) if tag else None) or (
-            self.service.catalogue.default
+        self.language = (self.context.catalogue.find(tag) if tag else None) or (
+            self.context.catalogue.default
         )
         self.plain = True
 
@@ -267,7 +293,7 @@ class Session:
             return await self._response
         finally:
             self._response = None
-            self.heard = asyncio.get_running_loop().time()
+            self.last_activity = asyncio.get_running_loop().time()
 
     @property
     def wants_response(self) -> bool:
@@ -292,7 +318,7 @@ class Session:
         if self.locked_out:  # the answer comes no sooner for it, and bcrypt is spared
             return False
         if user is None or user.password is None:
-            return await self.service.hasher.check_dummy(raw)
+            return await self.context.hasher.check_dummy(raw)
         return await self.plugins.compare_password(raw, user, self)
 
     async def verify_token(self, name: str, token: str) -> PopUser | None:
@@ -308,16 +334,16 @@ class Session:
 
     def is_locked_out(self, name: str) -> bool:
         """Return whether a login under this name must fail, as if the password were wrong."""
-        return self.service.guard.is_locked_out(name, self.peer, self.settings)
+        return self.context.guard.is_locked_out(name, self.peer, self.settings)
 
-    async def note_failure(self, name: str) -> float:
+    async def record_failure(self, name: str) -> float:
         """Count a failed login; return by how many times its answer is to be delayed."""
         counts = await self.plugins.count_failed_login(
             counted_name(name),
             self.peer.counted_as(self.settings.exempt),
             self.settings.limits.failed_logins_window,
         )
-        return self.service.guard.note_failure(name, self.peer, self.settings, counts)
+        return self.context.guard.record_failure(name, self.peer, self.settings, counts)
 
     async def enter_transaction(self, user: PopUser, mechanism: str) -> None:
         """Lock and list the maildrop of a user whose credentials were right (RFC 1939 s4).
@@ -372,7 +398,7 @@ class Session:
             if not messages:
                 return 0
             removed = await self.plugins.delete_messages(messages, self)
-            self.figures.deleted = removed
+            self.stats.deleted = removed
             return max(0, len(messages) - removed)
         finally:
             await self.release()
@@ -413,6 +439,20 @@ class Session:
         self.reason = reason
         self.channel.abort()
 
+    def add_to(self, stats: ServerStats) -> None:
+        """Count this session, which has ended, in its server's counters."""
+        own = self.stats
+        stats.logins += self.user is not None
+        stats.failed_logins += self.failed_logins
+        stats.commands += own.commands
+        stats.retrieved += own.retrieved
+        stats.octets += own.octets
+        stats.deleted += own.deleted
+        end = self.tls.version if self.tls else "", self.reason
+        if end not in stats.ends and len(stats.ends) >= ENDS:
+            end = end[0], "other"
+        stats.ends[end] += 1
+
     @property
     def must_wait_to_close(self) -> bool:
         """Whether there is a lock to release or an observer to tell, and `finish` isn't all."""
@@ -431,14 +471,14 @@ class Session:
     def finish(self) -> None:
         """Log the one line of a session that holds nothing any more."""
         self.state = State.CLOSED
-        figures = self.figures
+        stats = self.stats
         self.log.info(
             "session.closed",
             reason=self.reason,
             user=self.user.name if self.user else None,
-            retrieved=figures.retrieved,
-            octets=figures.octets,
-            deleted=figures.deleted,
-            commands=figures.commands,
-            seconds=round(time.monotonic() - figures.began, 3),
+            retrieved=stats.retrieved,
+            octets=stats.octets,
+            deleted=stats.deleted,
+            commands=stats.commands,
+            seconds=round(time.monotonic() - stats.began, 3),
         )

@@ -63,7 +63,7 @@ class Dialogue:
     async def __aenter__(self) -> Self:
         if self._own is not None:
             await self._own.start()
-        self.session = Session(self.server.service, self, self.peer, **self._facts)
+        self.session = Session(self.server.context, self, self.peer, **self._facts)
         await self.session.plugins.session_opened(self.session)
         self.session.greet()
         self.greeting = self._said()

@@ -299,7 +299,7 @@ def _remember(session: Session, n: int, downgrader: Downgrader) -> None:
         session.maildrop.measured(n)
     if message.ascii_size is not None and session.user is not None:
         uid = session.maildrop.unique_id(n)
-        session.service.remember_size(session.user.name, uid, message.ascii_size)
+        session.context.remember_size(session.user.name, uid, message.ascii_size)
 
 
 def _must_measure(session: Session) -> bool:
@@ -311,7 +311,7 @@ def _must_measure(session: Session) -> bool:
     if not (maildrop.unmeasured and session.takes_surrogates):
         return False
     user = session.user.name if session.user else ""
-    measured = session.service.measured
+    measured = session.context.measured
     unknown = []
     for n in maildrop.unmeasured:
         message = maildrop[n]
@@ -344,11 +344,11 @@ def _announce(session: Session, body_lines: int | None, octets: int) -> None:
 
 def _sent(session: Session, n: int, octets: int, *, whole: bool = True) -> Answer:
     """Count what was sent; return what is still to be awaited, for a message that RETR sent."""
-    figures = session.figures
-    figures.octets += octets
+    stats = session.stats
+    stats.octets += octets
     if not whole:
         return None
-    figures.retrieved += 1
+    stats.retrieved += 1
     message: PopMessage = session.maildrop[n]
     if octets not in {message.size, message.ascii_size}:
         session.log.warning("message.size_differs", uid=message.uid, size=message.size, sent=octets)

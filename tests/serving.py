@@ -16,7 +16,7 @@ from pop3hub.errors import PermanentFailure
 from pop3hub.hookspecs import hookimpl
 from pop3hub.maildrop import PopMessage
 from pop3hub.protocol import wire_form
-from pop3hub.server import Port
+from pop3hub.state import OpenListener
 
 if TYPE_CHECKING:
     import ssl
@@ -240,7 +240,10 @@ class Wire(asyncio.Transport):
         self._high = 0
         self._closing = False
         self._waiting = b""
-        self.connection = Connection(server, Port(listeners.parse("pop3://127.0.0.1:0")))
+        self.server = server
+        self.connection = Connection(
+            server.state, OpenListener(listeners.parse("pop3://127.0.0.1:0"))
+        )
         self.connection.connection_made(self)
 
     def feed(self, octets: bytes) -> None:

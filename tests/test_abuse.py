@@ -45,7 +45,7 @@ def guard(clock):
 
 def fail(guard, times, name="luke", peer=ADDRESS, settings=None):
     for _ in range(times):
-        guard.note_failure(name, peer, settings or Settings())
+        guard.record_failure(name, peer, settings or Settings())
 
 
 # Addresses
@@ -154,7 +154,7 @@ def addresses(count):
 
 
 def test_a_user_is_locked_out_for_many_addresses_but_for_their_own(guard, clock):
-    guard.note_login("luke", HOME, Settings())
+    guard.record_login("luke", HOME, Settings())
     for peer in addresses(100):
         fail(guard, 1, peer=peer)
 
@@ -167,7 +167,7 @@ def test_a_user_is_locked_out_for_many_addresses_but_for_their_own(guard, clock)
 
 
 def test_a_known_address_is_forgotten_in_the_end(guard, clock):
-    guard.note_login("luke", HOME, Settings())
+    guard.record_login("luke", HOME, Settings())
     clock.now += KNOWN_FOR
     for peer in addresses(100):
         fail(guard, 1, peer=peer)
@@ -176,14 +176,14 @@ def test_a_known_address_is_forgotten_in_the_end(guard, clock):
 
 
 def test_a_known_address_that_guesses_is_locked_out_all_the_same(guard):
-    guard.note_login("luke", HOME, Settings())
+    guard.record_login("luke", HOME, Settings())
     fail(guard, 30, peer=HOME)
 
     assert guard.is_locked_out("luke", HOME, Settings())
 
 
 def test_an_answer_comes_later_with_every_failure(guard):
-    times = [guard.note_failure("luke", ADDRESS, Settings()) for _ in range(31)]
+    times = [guard.record_failure("luke", ADDRESS, Settings()) for _ in range(31)]
 
     assert sorted(set(times[:30])) == times[:30]
     assert 1 < times[0] < 1.5
@@ -281,8 +281,8 @@ async def test_a_right_password_that_was_on_its_way_at_the_lockout_is_refused(st
     class Meanwhile:
         @hookimpl
         def get_user(self, session):
-            guard = session.service.guard
-            guard.note_failure("leia", ADDRESS, session.settings)
+            guard = session.context.guard
+            guard.record_failure("leia", ADDRESS, session.settings)
 
     limits = Limits(failed_logins_per_address=1)
     async with guarded(store, clock, [Meanwhile()], limits=limits) as server:
@@ -356,8 +356,8 @@ async def test_nodes_count_together_by_a_hook(store, clock):
         assert WRONG == await log_in(second, ADDRESS, "leia", "wrong")
         await log_in(second, HOME)
 
-        assert first.service.guard.refusal(ADDRESS, first.settings) is None
-        assert second.service.guard.refusal(ADDRESS, second.settings) is not None
+        assert first.context.guard.refusal(ADDRESS, first.settings) is None
+        assert second.context.guard.refusal(ADDRESS, second.settings) is not None
 
     window = limits.failed_logins_window
     assert [("luke", ADDRESS.host, window)] * 2 + [("leia", ADDRESS.host, window)] == shared.heard
@@ -370,7 +370,7 @@ async def test_a_hook_that_fails_leaves_each_node_its_own_counters(store, clock,
         for _ in range(2):
             assert WRONG == await log_in(server, ADDRESS, password="wrong")
 
-        assert server.service.guard.refusal(ADDRESS, server.settings) is not None
+        assert server.context.guard.refusal(ADDRESS, server.settings) is not None
 
 
 # The operator's words

@@ -258,7 +258,7 @@ async def test_a_proxy_that_looks_and_leaves_is_no_news(proxied, connect, log):
 async def test_a_server_that_stops_takes_in_whose_header_is_on_its_way(proxied, connect):
     server = await proxied()
     client = await connect(server, V1[:10])
-    while not server.opening:  # noqa: ASYNC110 - nothing tells of it
+    while not server.state.opening:  # noqa: ASYNC110 - nothing tells of it
         await asyncio.sleep(0)
     stopping = asyncio.create_task(server.stop(grace=5))
     await asyncio.sleep(0)
@@ -277,9 +277,9 @@ async def test_a_server_that_stops_takes_in_who_waits_in_the_socket(proxied, con
     with socket.create_connection(socket_name(server)) as waiting:  # the loop has no turn here
         stopping = asyncio.create_task(server.stop(grace=5))
         waiting.setblocking(False)
-        await server.loop.sock_sendall(waiting, V1 + b"QUIT\r\n")
+        await server.state.loop.sock_sendall(waiting, V1 + b"QUIT\r\n")
         async with asyncio.timeout(TIMEOUT):
-            assert b"192.0.2.7" in await server.loop.sock_recv(waiting, 512)
+            assert b"192.0.2.7" in await server.state.loop.sock_recv(waiting, 512)
     await first.close()
     await stopping
 
@@ -287,7 +287,7 @@ async def test_a_server_that_stops_takes_in_who_waits_in_the_socket(proxied, con
 async def test_a_server_that_stops_at_once_waits_for_no_header(proxied, connect):
     server = await proxied()
     client = await connect(server, V1[:10])
-    while not server.opening:  # noqa: ASYNC110 - nothing tells of it
+    while not server.state.opening:  # noqa: ASYNC110 - nothing tells of it
         await asyncio.sleep(0)
 
     await server.stop()
@@ -310,7 +310,7 @@ async def test_accepting_goes_on_after_a_lack_of_descriptors(proxied, monkeypatc
     server = await proxied()
     monkeypatch.setattr("pop3hub.accepting.PAUSE", 0.01)
     told = asyncio.Event()
-    server.loop.set_exception_handler(
+    server.state.loop.set_exception_handler(
         lambda _, context: told.set() if context["exception"].errno == errno.EMFILE else None
     )
     place = socket_name(server)
@@ -321,14 +321,14 @@ async def test_accepting_goes_on_after_a_lack_of_descriptors(proxied, monkeypatc
         os.close(free)
         resource.setrlimit(resource.RLIMIT_NOFILE, (free, hard))
         try:
-            await server.loop.sock_connect(client, place)
+            await server.state.loop.sock_connect(client, place)
             async with asyncio.timeout(TIMEOUT):
                 await told.wait()
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-        await server.loop.sock_sendall(client, V1)
+        await server.state.loop.sock_sendall(client, V1)
         async with asyncio.timeout(TIMEOUT):
-            assert b"192.0.2.7" in await server.loop.sock_recv(client, 512)
+            assert b"192.0.2.7" in await server.state.loop.sock_recv(client, 512)
 
 
 async def test_a_port_that_is_taken_is_told(serve):

@@ -276,7 +276,7 @@ async def said_at_once(octets, cuts, *, streamed):
             await asyncio.sleep(0)
         said = await wire.settle()
         wire.hang_up()
-        await server._emptied()
+        await server.state.wait_until_empty()
     return said
 
 
@@ -314,7 +314,7 @@ def test_random_octets_over_a_socket_are_answered_or_refused(segments, logged_in
                 client.writer.write_eof()
             said = await client.rest()
             async with asyncio.timeout(10):
-                await server._emptied()
+                await server.state.wait_until_empty()
             await client.close()
             return said
 
@@ -349,7 +349,7 @@ async def test_sessions_that_have_ended_leave_nothing(serve):
         if chance.random() < 0.5:
             await wire.settle()
         wire.hang_up()
-        await server._emptied()
+        await server.state.wait_until_empty()
 
     for _ in range(50):
         await one()
@@ -366,4 +366,4 @@ async def test_sessions_that_have_ended_leave_nothing(serve):
 
     assert [] == [session() for session in sessions if session() is not None]
     assert grown < 100_000
-    assert set() == server._tasks
+    assert set() == server.state._tasks

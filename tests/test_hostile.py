@@ -202,18 +202,17 @@ async def test_a_client_that_leaves_during_the_delay_is_forgotten_at_once(serve,
 
 async def ended(client):
     """Wait until a session is over, with all that it held."""
-    server = client.connection.server
+    state = client.connection.state
     async with asyncio.timeout(5):
-        while client.connection in server._connections:
-            server._left.clear()
-            await server._left.wait()
+        while client.connection in state.connections:
+            await state.wait_for_change()
 
 
 def look(client, seconds):
     """Let the server look at a connection now, and as if so many seconds had gone by."""
-    now = client.connection.server.loop.time()
-    client.connection.look(now)
-    client.connection.look(now + seconds)
+    now = client.connection.state.loop.time()
+    client.connection.check_timeouts(now)
+    client.connection.check_timeouts(now + seconds)
 
 
 async def test_silence_ends_a_session_without_a_word_and_without_update(wire, store):
@@ -245,7 +244,7 @@ async def test_silence_before_the_login_ends_a_session_too(wire):
 async def test_any_command_begins_the_silence_anew(wire):
     client = await wire(idle=600)
     look(client, 0)
-    client.connection.heard -= 599
+    client.connection.last_activity -= 599
 
     client.feed(b"NOOP\r\n")
     look(client, 599)
@@ -368,10 +367,10 @@ async def test_a_slow_reader_is_not_cut(wire, store):
     client.feed(LOGIN + b"RETR 1\r\n")
     await client.settled()
 
-    now = client.connection.server.loop.time()
+    now = client.connection.state.loop.time()
     for seconds in range(200, 2000, 200):
         del client.written[:1000]
-        client.connection.look(now + seconds)
+        client.connection.check_timeouts(now + seconds)
 
     assert not client.is_closing()
 
@@ -395,7 +394,7 @@ async def test_a_stop_waits_for_no_client_that_reads_nothing(wire, store):
         await client.settled()
 
         async with asyncio.timeout(5):
-            await client.connection.server.stop()
+            await client.server.stop()
 
 
 async def test_input_is_not_read_while_an_answer_is_owed(wire, store):

@@ -48,11 +48,12 @@ TABLE = {
     "defaults": {"errors", "auth", "hookspecs"},
     "callbacks": {"errors", "hookspecs"},
     "connection": {"errors", "peer", "protocol", "dispatcher", "session"},
+    "state": {"protocol"},
     "accepting": {"connection", "peer", "proxy"},
     "server": {
         *{"errors", "abuse", "accepting", "auth", "callbacks", "connection", "defaults"},
         *{"discovery", "languages", "listeners", "plugins", "protocol", "sasl", "session"},
-        *{"settings", "tls"},
+        *{"settings", "state", "tls"},
     },
     # For tests.
     "testing": {"dispatcher", "peer", "server", "session"},

@@ -530,7 +530,7 @@ async def test_top_reads_no_more_than_it_sends_and_closes_what_it_opened(open_ma
 
     assert b"+OK top follows.\r\n" + HEAD + b"line\r\n.\r\n" == reply
     assert ["uid-1"] == store.closed
-    assert 0 == dialogue.session.figures.retrieved
+    assert 0 == dialogue.session.stats.retrieved
 
 
 # s7, USER and PASS
@@ -640,13 +640,13 @@ async def test_a_failed_login_is_answered_at_a_fixed_time(open_dialogue, name):
 async def test_an_unknown_users_password_is_hashed_all_the_same(open_dialogue, monkeypatch):
     dialogue = await open_dialogue()
     hashed = []
-    dummy = dialogue.server.service.hasher.check_dummy
+    dummy = dialogue.server.context.hasher.check_dummy
 
     async def noted(raw):
         hashed.append(raw)
         return await dummy(raw)
 
-    monkeypatch.setattr(dialogue.server.service.hasher, "check_dummy", noted)
+    monkeypatch.setattr(dialogue.server.context.hasher, "check_dummy", noted)
     await dialogue.login("nobody", "wrong")
 
     assert ["wrong"] == hashed

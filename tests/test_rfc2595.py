@@ -43,7 +43,7 @@ async def client(serve, connect, cert):
 async def ended(server):
     """Wait until the server has no session left."""
     async with asyncio.timeout(5):
-        await server._emptied()
+        await server.state.wait_until_empty()
 
 
 # s4, STLS

@@ -281,7 +281,7 @@ async def test_a_client_that_leaves_in_the_middle_of_auth_is_noticed(leave):
         else:
             client.writer.write_eof()
             assert b"" == await client.reader.read()
-        await asyncio.wait_for(server._emptied(), 10)
+        await asyncio.wait_for(server.state.wait_until_empty(), 10)
 
 
 async def test_a_client_that_leaves_during_retr_closes_the_stores_stream():
@@ -382,7 +382,7 @@ async def test_a_reader_that_does_not_read_stops_the_stores_stream():
                 for _ in range(1000):
                     await asyncio.sleep(0)
             assert sent < 64 * 2**20
-            connection = next(iter(server._connections))
+            connection = next(iter(server.state.connections))
             assert connection.transport.get_write_buffer_size() < 2**20
 
 
@@ -393,9 +393,9 @@ class Clockwork:
         self.server = server
 
     def pass_(self, seconds):
-        now = self.server.loop.time()
-        for connection in list(self.server._connections):
-            connection.look(now + seconds)
+        now = self.server.state.loop.time()
+        for connection in list(self.server.state.connections):
+            connection.check_timeouts(now + seconds)
 
 
 async def test_silence_is_counted_from_the_end_of_a_long_answer():
@@ -410,8 +410,8 @@ async def test_silence_is_counted_from_the_end_of_a_long_answer():
     async with serving(Store(Streamed("x", 15, slow))) as server, connected(server) as client:
         await client.login()
         assert b"+OK 15 octets\r\n" == await client.say("RETR 1")
-        connection = next(iter(server._connections))
-        connection.heard -= 599
+        connection = next(iter(server.state.connections))
+        connection.last_activity -= 599
         go_on.set()
         assert b"first\r\nsecond\r\n.\r\n" == await client.reader.readuntil(b".\r\n")
         Clockwork(server).pass_(2)
@@ -460,7 +460,7 @@ async def test_a_client_that_says_quit_and_reads_nothing_is_cut():
             Clockwork(server).pass_(1)
             Clockwork(server).pass_(302)
 
-            await asyncio.wait_for(server._emptied(), 10)
+            await asyncio.wait_for(server.state.wait_until_empty(), 10)
 
 
 # Stopping
@@ -499,7 +499,7 @@ async def test_a_client_that_leaves_in_the_turn_of_its_command_leaves_nothing_be
     store = Store(Streamed("x", 15, hang))
     async with serving(store) as server, connected(server) as client:
         await client.login()
-        connection = next(iter(server._connections))
+        connection = next(iter(server.state.connections))
 
         connection.transport.abort()
         connection.data_received(b"RETR 1\r\n")

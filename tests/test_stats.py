@@ -4,7 +4,8 @@ import asyncio
 from urllib.parse import urlsplit
 
 from pop3hub import MaildropInUse, TemporaryFailure
-from pop3hub.server import ENDS, PopServer
+from pop3hub.server import PopServer
+from pop3hub.session import ENDS
 from pop3hub.testing import Dialogue
 from tests.authority import Authority
 
@@ -54,7 +55,7 @@ async def test_reasons_of_plugins_are_bounded(store):
         server = dialogue.server
         for number in range(2 * ENDS):
             dialogue.session.reason = f"plugin {number}"
-            server.stats.add(dialogue.session)
+            dialogue.session.add_to(server.stats)
 
     assert ENDS == server.stats.ends["", "other"]
     assert ENDS + 1 == len(server.stats.ends)
@@ -75,10 +76,10 @@ async def test_a_tls_handshake_that_fails_leaves_an_accepted_connection(serve, t
 
 async def test_a_server_takes_connections_from_its_start_to_its_stop(store):
     server = PopServer(backend=store, listen="pop3://127.0.0.1:0")
-    assert not server.takes_connections
+    assert not server.is_accepting
     await server.start()
-    assert server.takes_connections
+    assert server.is_accepting
     stop = asyncio.create_task(server.stop())
     await asyncio.sleep(0)
-    assert not server.takes_connections
+    assert not server.is_accepting
     await stop

@@ -237,5 +237,5 @@ async def test_a_handshake_that_fails_behind_stls_leaves_nothing_behind(authorit
         writer.write(octets)
         writer.write_eof()
 
-        await asyncio.wait_for(server._emptied(), 10)
+        await asyncio.wait_for(server.state.wait_until_empty(), 10)
         writer.close()

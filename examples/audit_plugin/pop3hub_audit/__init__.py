@@ -70,7 +70,7 @@ class Audit:
     def session_closed(self, session: Session) -> None:
         """Tell of a session's end, if anybody had logged in."""
         if session.user is not None:
-            self._write(session, "closed", deleted=session.figures.deleted)
+            self._write(session, "closed", deleted=session.stats.deleted)
 
     def _write(self, session: Session, event: str, **facts: Any) -> None:
         if self._file is not None and session.user is not None:

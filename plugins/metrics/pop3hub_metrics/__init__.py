@@ -127,7 +127,7 @@ class Metrics:
         """See how late the loop is, and put down what was counted, for the other processes."""
         assert self._server is not None  # noqa: S101 - the timer ends with the server
         now = time.monotonic()
-        self._timer = self._server.loop.call_later(TICK, self._look, now + TICK)
+        self._timer = self._server.state.loop.call_later(TICK, self._look, now + TICK)
         self._lag.add(max(0.0, now - due))
         self._board.write(self._own(self._server))
 
@@ -163,7 +163,7 @@ async def _hindrance(server: PopServer) -> str:
 
     An exception's own text can hold a password, of a database's URI for one: it is in the log.
     """
-    if not server.takes_connections:
+    if not server.is_accepting:
         return "the server takes no connections: it is starting or stopping"
     try:
         async with asyncio.timeout(READY_PATIENCE):
@@ -173,7 +173,7 @@ async def _hindrance(server: PopServer) -> str:
     except PluginFailure as exc:
         return f"{exc}: the log says why"
     except PopError as exc:
-        text = server.service.catalogue.default.text(exc.text_id, ascii=True, **exc.fields)
+        text = server.context.catalogue.default.text(exc.text_id, ascii=True, **exc.fields)
         return text.decode() + (f" [{exc.code}]" if exc.code else "")
     return ""
 

@@ -133,7 +133,7 @@ async def test_each_node_locks_out_at_its_first_failure_after_the_limit(options)
         for server in (first, first, second):
             assert WRONG == await attempt(server, "wrong")
         assert WRONG == await attempt(second, "hello")
-        assert not first.service.guard.is_locked_out("luke", HOME, first.settings)
+        assert not first.context.guard.is_locked_out("luke", HOME, first.settings)
         assert WRONG == await attempt(first, "wrong")
         assert WRONG == await attempt(first, "hello")
 
@@ -147,4 +147,4 @@ async def test_a_server_that_fails_leaves_a_node_its_own_counters(log_in, fail_p
 
     assert [WRONG, WRONG] == [first, second]
     server = dialogue.server
-    assert server.service.guard.is_locked_out("luke", HOME, server.settings)
+    assert server.context.guard.is_locked_out("luke", HOME, server.settings)

@@ -97,7 +97,7 @@ async def test_more_than_a_batch_goes_at_quit(backend, log_in, database):
     assert (await dialogue.say("QUIT")).startswith(b"+OK")
 
     assert 1 == database.messages.count_documents({})
-    assert count - 1 == dialogue.session.figures.deleted
+    assert count - 1 == dialogue.session.stats.deleted
 
 
 async def test_quit_says_err_for_what_is_not_removed_and_it_goes_later(

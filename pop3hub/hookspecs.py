@@ -139,12 +139,10 @@ async def load_contents(
 ) -> bytes | AsyncIterator[bytes] | None:
     """Return a message's octets, or an async iterator of chunks of any size.
 
-    Called for each RETR and TOP; a plain hookimpl that raises, or returns something else than
-    bytes, may be called once more for the same one, so it opens nothing before its iterator is
-    read. Any line ends: pop3hub makes CRLF of a lone LF and doubles the dots, or sends the octets
-    as they are where `message.wire_ready` says so. The iterator is closed on every way out: a
-    generator's `finally` is the place to close a cursor. pop3hub's own default calls
-    `message.load_contents()`.
+    Called once for each RETR and TOP. Text is sent as UTF-8. Any line ends: pop3hub makes CRLF of a
+    lone LF and doubles the dots, or sends the octets as they are where `message.wire_ready` says
+    so. The iterator is closed on every way out: a generator's `finally` is the place to close a
+    cursor. pop3hub's own default calls `message.load_contents()`.
     Raises PermanentFailure for a message that is gone, TemporaryFailure for a store that can't be
     asked. Raised before the first chunk, the client hears it; after it, the connection is cut,
     since a final dot would make half a message look whole.

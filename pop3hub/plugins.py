@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import time
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, cast
 
@@ -30,9 +31,9 @@ from pop3hub.watch import Watch
 
 if TYPE_CHECKING:
     from collections.abc import (
-        AsyncGenerator,
         AsyncIterator,
         Callable,
+        Coroutine,
         Iterable,
         Mapping,
         Sequence,
@@ -47,11 +48,17 @@ if TYPE_CHECKING:
     from pop3hub.server import PopServer
     from pop3hub.session import Session
 
+OWN = "pop3hub"
+"""The name of the plugin that holds pop3hub's own defaults."""
 REQUIRED = ("get_user", "receive_messages", "delete_messages")
 HOOK_TIMEOUT = 30.0
 """Seconds that one awaited hook call may take."""
 REMOVAL_PATIENCE = 20
 """How many times longer `delete_messages` may take: half a removal helps nobody."""
+
+
+Contents = bytes | AsyncGenerator[bytes, None]
+"""A message as its store gives it."""
 
 
 class Plugins:
@@ -76,10 +83,10 @@ class Plugins:
         self.log = structlog.get_logger("pop3hub.plugins")
         self._watch = Watch()
         self._started: list[str] = []
-        own = [] if defaults is None else [Plugin("pop3hub", defaults)]
+        own = [] if defaults is None else [Plugin(OWN, defaults)]
         self._hooks = resolve([*own, self.backend, *self.extensions])
         for name in REQUIRED:
-            if all(impl.plugin == "pop3hub" for impl in self._hooks[name]):
+            if all(impl.plugin == OWN for impl in self._hooks[name]):
                 raise ConfigurationError(
                     f"backend {self.backend.name!r} ({self.backend.origin}) has no {name}: "
                     f"a backend must implement {', '.join(REQUIRED)}"
@@ -140,13 +147,28 @@ class Plugins:
         return result
 
     async def _first(self, hook: str, *arguments: Any, patience: float | None = None) -> Any:
-        for impl in self._hooks[hook]:
-            result = await self._call(hook, impl, arguments, patience or self.hook_timeout)
-            if result is not None:
-                return result
-        return None
+        return (await self._answer(hook, *arguments, patience=patience))[0]
 
-    async def _tell(self, hook: str, *arguments: Any) -> None:
+    async def _answer(
+        self,
+        hook: str,
+        *arguments: Any,
+        patience: float | None = None,
+        begun: Callable[..., Any] | None = None,
+    ) -> tuple[Any, Any]:
+        """Return the first answer that is not None, and the hookimpl that gave it.
+
+        `begun` takes the place of the first hookimpl, which was called before.
+        """
+        impl = None
+        for impl in self._hooks[hook]:
+            part, begun = begun, None
+            result = await self._call(hook, impl, arguments, patience or self.hook_timeout, part)
+            if result is not None:
+                return result, impl
+        return None, impl
+
+    async def _notify(self, hook: str, *arguments: Any) -> None:
         for impl in self._hooks[hook]:
             try:
                 await self._call(hook, impl, arguments, self.hook_timeout)
@@ -191,25 +213,12 @@ class Plugins:
 
     # The maildrop
 
-    async def lock_maildrop(
-        self, user: PopUser, session: Session
-    ) -> AbstractAsyncContextManager[Any]:
-        """Return the context manager of the user's maildrop lock."""
-        lock = await self._first("lock_maildrop", user, session)
+    async def lock_maildrop(self, user: PopUser, session: Session) -> MaildropLock:
+        """Return the user's maildrop lock, not yet entered."""
+        lock, impl = await self._answer("lock_maildrop", user, session)
         if lock is None:
             raise PermanentFailure
-        return cast("AbstractAsyncContextManager[Any]", lock)
-
-    async def enter(self, lock: AbstractAsyncContextManager[Any]) -> Any:
-        """Enter a maildrop lock within the limit of a hook."""
-        return await self._patiently("lock_maildrop", lock.__aenter__)
-
-    async def leave(self, lock: AbstractAsyncContextManager[Any]) -> None:
-        """Leave a maildrop lock; what goes wrong is logged, since the session ends all the same."""
-        try:
-            await self._patiently("lock_maildrop", lock.__aexit__, None, None, None)
-        except PopError as exc:
-            self.log.error("lock.release_failed", error=str(exc))
+        return MaildropLock(self, impl, lock)
 
     async def is_in_use(self, user: PopUser, session: Session) -> bool:
         """Return whether a plugin says that another session has the maildrop open."""
@@ -230,13 +239,13 @@ class Plugins:
         Raises PermanentFailure: no plugin serves the user, a size is no number of octets, or two
         messages have the same unique-id.
         """
-        found = await self._first("receive_messages", user, session)
+        found, impl = await self._answer("receive_messages", user, session)
         if found is None:
             self.log.error("maildrop.unserved", user=user.name, backend=self.backend.name)
             raise PermanentFailure("maildrop-damaged")
         listing = found.listing if isinstance(found, Snapshot) else None
         if listing is None:
-            listing = await self._check(found, user)
+            listing = await self._check(found, impl, user)
         return Maildrop(
             listing.messages,
             replaced=listing.replaced,
@@ -246,12 +255,12 @@ class Plugins:
             answers=listing.answers,
         )
 
-    async def _check(self, found: Any, user: PopUser) -> Listing:
+    async def _check(self, found: Any, impl: Impl, user: PopUser) -> Listing:
         listing = Listing(user.name, self.log)
         if hasattr(found, "__aiter__"):
             pages = found.__aiter__()
             try:
-                while (page := await self._next("receive_messages", pages)) is not None:
+                while (page := await self._next(impl, pages)) is not None:
                     listing.add(page)
                     await asyncio.sleep(0)
             finally:
@@ -268,52 +277,60 @@ class Plugins:
             found.listing = listing
         return listing
 
-    async def _next(self, hook: str, pages: AsyncIterator[Any]) -> Any:
+    async def _next(self, impl: Impl, pages: AsyncIterator[Any]) -> Any:
         try:
-            return await self._patiently(hook, pages.__anext__)
+            return await self.with_timeout("receive_messages", impl, pages.__anext__)
         except StopAsyncIteration:
             return None
 
-    async def _patiently(self, hook: str, part: Callable[..., Any], *arguments: Any) -> Any:
+    async def with_timeout(
+        self, hook: str, impl: Impl, part: Callable[..., Any], *arguments: Any
+    ) -> Any:
         """Await a part of what a hookimpl has returned, as if it were the hookimpl."""
-        return await self._call(hook, self._hooks[hook][0], arguments, self.hook_timeout, part)
+        return await self._call(hook, impl, arguments, self.hook_timeout, part)
 
-    def contents_at_hand(self, message: PopMessage, session: Session) -> bytes | None:
-        """Return a message's octets if they can be had without a wait, None where they can't.
+    def load_contents(
+        self, message: PopMessage, session: Session
+    ) -> bytes | Coroutine[Any, Any, Contents]:
+        """Return a message's octets where they are at hand, else what has to be awaited for them.
 
-        They can if the message holds them and no plugin would be asked, or if the first plugin to
-        be asked is plain code that returns them. Errors are for `load_contents` to meet and tell.
+        They are at hand if the message holds them and no plugin would be asked, or if the first
+        plugin to be asked is plain code that returns them. Awaited, it comes to octets, or to an
+        iterator of chunks to be closed. Each hookimpl is called once.
         """
-        impl, *others = self._hooks["load_contents"]
-        if not others:
+        first = self._hooks["load_contents"][0]
+        if first.plugin == OWN:
             overridden = type(message).load_contents is not PopMessage.load_contents
-            return None if overridden else message.contents
-        if not impl.is_plain:
-            return None
+            if not overridden and message.contents is not None:
+                return message.contents
+            return self._open(message, session, None)
+        if not first.is_plain:
+            return self._open(message, session, None)
         began = time.perf_counter()
         try:
-            contents = impl.call(message, session)
-        except Exception:  # noqa: BLE001 - see above
-            return None
+            contents = first.call(message, session)
+        except Exception as exc:  # noqa: BLE001 - raised again where every hook's errors are met
+            return self._open(message, session, _raising(exc))
         if isinstance(contents, bytes):
-            impl.calls.add(time.perf_counter() - began)
+            first.calls.add(time.perf_counter() - began)
             return contents
-        if inspect.iscoroutine(contents):
-            contents.close()
-        return None
+        return self._open(message, session, lambda *_: contents)
 
-    async def load_contents(
-        self, message: PopMessage, session: Session
-    ) -> bytes | AsyncIterator[bytes]:
-        """Return the octets of a message, or an iterator of chunks that `chunks` reads."""
-        contents = await self._first("load_contents", message, session)
+    async def _open(
+        self, message: PopMessage, session: Session, begun: Callable[..., Any] | None
+    ) -> Contents:
+        contents, impl = await self._answer("load_contents", message, session, begun=begun)
         if contents is None:
             raise PermanentFailure
-        return cast("bytes | AsyncIterator[bytes]", contents)
+        if isinstance(contents, str):
+            return contents.encode()
+        if isinstance(contents, bytes | bytearray | memoryview):
+            return bytes(contents)
+        return self._chunks(contents, impl)
 
-    async def chunks(self, contents: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
-        """Yield the chunks of an iterator that `load_contents` returned; close it in the end."""
-        impl = self._hooks["load_contents"][0]
+    async def _chunks(
+        self, contents: AsyncIterator[bytes], impl: Impl
+    ) -> AsyncGenerator[bytes, None]:
         try:
             async for chunk in contents:
                 yield chunk
@@ -351,23 +368,23 @@ class Plugins:
 
     async def session_opened(self, session: Session) -> None:
         """Tell that a connection was accepted."""
-        await self._tell("session_opened", session)
+        await self._notify("session_opened", session)
 
     async def login_succeeded(self, session: Session) -> None:
         """Tell that the session entered TRANSACTION."""
-        await self._tell("login_succeeded", session)
+        await self._notify("login_succeeded", session)
 
     async def login_failed(self, name: str, session: Session) -> None:
         """Tell that a login was refused."""
-        await self._tell("login_failed", name, session)
+        await self._notify("login_failed", name, session)
 
     async def message_retrieved(self, message: PopMessage, session: Session) -> None:
         """Tell that RETR sent a whole message."""
-        await self._tell("message_retrieved", message, session)
+        await self._notify("message_retrieved", message, session)
 
     async def session_closed(self, session: Session) -> None:
         """Tell that the session has ended."""
-        await self._tell("session_closed", session)
+        await self._notify("session_closed", session)
 
     def observes(self, hook: str) -> bool:
         """Return whether any plugin implements the hook."""
@@ -487,6 +504,41 @@ class Plugins:
         if stored is None:
             raise PermanentFailure
         return str(stored)
+
+
+class MaildropLock:
+    """A maildrop lock that a plugin has returned; what fails in it is that plugin's."""
+
+    __slots__ = ("_impl", "_manager", "_plugins")
+
+    def __init__(
+        self, plugins: Plugins, impl: Impl, manager: AbstractAsyncContextManager[Any]
+    ) -> None:
+        self._plugins = plugins
+        self._impl = impl
+        self._manager = manager
+
+    async def enter(self) -> Any:
+        """Take the lock within the limit of a hook; return what is kept as `session.fence`."""
+        return await self._plugins.with_timeout(
+            "lock_maildrop", self._impl, self._manager.__aenter__
+        )
+
+    async def leave(self) -> None:
+        """Release the lock; what goes wrong is logged, since the session ends all the same."""
+        try:
+            await self._plugins.with_timeout(
+                "lock_maildrop", self._impl, self._manager.__aexit__, None, None, None
+            )
+        except PopError as exc:
+            self._plugins.log.error("lock.release_failed", plugin=self._impl.plugin, error=str(exc))
+
+
+def _raising(error: Exception) -> Callable[..., Any]:
+    def begun(*_: Any) -> Any:
+        raise error
+
+    return begun
 
 
 def _named(plugin: Plugin | object) -> Plugin:

@@ -30,13 +30,12 @@ from pop3hub.maildrop import Maildrop
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from contextlib import AbstractAsyncContextManager
 
     from pop3hub.auth import Hasher, PopUser
     from pop3hub.languages import Catalogue
     from pop3hub.maildrop import PopMessage
     from pop3hub.peer import Peer, Tls
-    from pop3hub.plugins import Plugins
+    from pop3hub.plugins import MaildropLock, Plugins
     from pop3hub.sasl import Mechanism
     from pop3hub.settings import Settings
 
@@ -215,7 +214,7 @@ class Session:
         self.retrieved: set[int] | None = set() if context.settings.expire == 0 else None
         self.reason = "lost"
         self.stamp = auth.new_stamp(context.settings.name) if context.settings.apop else ""
-        self._lock: AbstractAsyncContextManager[Any] | None = None
+        self._lock: MaildropLock | None = None
         self._log: Any = None
         self._response: asyncio.Future[bytes] | None = None
         self.reset_language()
@@ -351,7 +350,7 @@ class Session:
         Raises MaildropInUse, LoginDelayed and what the plugins raise, with the lock released.
         """
         lock = await self.plugins.lock_maildrop(user, self)
-        self.fence = await self.plugins.enter(lock)
+        self.fence = await lock.enter()
         self._lock = lock
         try:
             if await self.plugins.is_in_use(user, self):
@@ -418,7 +417,7 @@ class Session:
         lock, self._lock = self._lock, None
         if lock is not None:
             self.finishing = True
-            await self.plugins.leave(lock)
+            await lock.leave()
             self.finishing = self.state is State.UPDATE
 
     def end(self, reason: str) -> None:

@@ -368,13 +368,13 @@ async def test_a_listing_that_cannot_be_true_fails_the_login(messages):
 async def test_the_default_lock_lets_in_one_session_and_is_released_by_its_context():
     asked = plugins(defaults=Defaults(None, None))
 
-    async with await asked.lock_maildrop(LUKE, None):
-        with pytest.raises(Exception, match="maildrop-in-use"):
-            await asked.enter(await asked.lock_maildrop(LUKE, None))
-        async with await asked.lock_maildrop(PopUser("leia"), None):
-            pass
-    async with await asked.lock_maildrop(LUKE, None):
-        pass
+    lock = await asked.lock_maildrop(LUKE, None)
+    await lock.enter()
+    with pytest.raises(Exception, match="maildrop-in-use"):
+        await (await asked.lock_maildrop(LUKE, None)).enter()
+    await (await asked.lock_maildrop(PopUser("leia"), None)).enter()
+    await lock.leave()
+    await (await asked.lock_maildrop(LUKE, None)).enter()
 
 
 async def test_the_default_remembers_the_last_login():
@@ -397,8 +397,8 @@ async def test_an_extensions_lock_takes_the_place_of_the_default():
     asked = plugins(made(lock_maildrop=lock), defaults=Defaults(None, None))
     context = await asked.lock_maildrop(LUKE, None)
 
-    assert (42, ["luke"]) == (await asked.enter(context), held)
-    await asked.leave(context)
+    assert (42, ["luke"]) == (await context.enter(), held)
+    await context.leave()
     assert [] == held
 
 
@@ -450,8 +450,8 @@ async def test_entering_and_leaving_a_lock_counts_as_its_work():
 
     asked = plugins(made(lock_maildrop=lock))
     context = await asked.lock_maildrop(LUKE, None)
-    await asked.enter(context)
-    await asked.leave(context)
+    await context.enter()
+    await context.leave()
 
     calls = asked.calls["lock_maildrop", "Made"]
     assert 3 == calls.number
@@ -465,6 +465,79 @@ async def test_contents_that_break_off_are_a_failure():
 
     asked = plugins(made(load_contents=lambda message: chunks()))
     with pytest.raises(PluginFailure), capture_logs():
-        [each async for each in asked.chunks(await asked.load_contents(None, None))]
+        [each async for each in await asked.load_contents(None, None)]
 
     assert 1 == asked.calls["load_contents", "Made"].failures
+
+
+# Blame: what breaks is its author's, not that of the extension in front
+
+INNOCENT = {
+    "lock_maildrop": lambda user: None,
+    "receive_messages": lambda user: None,
+    "load_contents": lambda message: None,
+}
+
+
+class Guilty(Backend):
+    """A backend whose answers break once they are used."""
+
+    @hookimpl
+    @asynccontextmanager
+    async def lock_maildrop(self):
+        raise RuntimeError("lock")
+        yield
+
+    @hookimpl
+    async def receive_messages(self):
+        yield [PopMessage("a", 1)]
+        raise RuntimeError("page")
+
+    @hookimpl
+    async def load_contents(self):
+        yield b"half"
+        raise RuntimeError("stream")
+
+
+async def use(asked, hook):
+    if hook == "lock_maildrop":
+        await (await asked.lock_maildrop(LUKE, None)).enter()
+    elif hook == "receive_messages":
+        await asked.receive_messages(LUKE, None)
+    else:
+        async for _ in await asked.load_contents(PopMessage("a", 1), None):
+            pass
+
+
+@pytest.mark.parametrize("hook", INNOCENT)
+async def test_what_breaks_is_blamed_on_the_plugin_that_answered(hook):
+    guarded = plugins(made(**INNOCENT), backend=Guilty())
+
+    with capture_logs() as logs, pytest.raises(PluginFailure) as caught:
+        await use(guarded, hook)
+
+    assert "Guilty" == caught.value.plugin
+    assert ["Guilty"] == [line["plugin"] for line in logs if line["event"] == "hook.failed"]
+    assert (0, 1) == tuple(guarded.calls[hook, name].failures for name in ("Made", "Guilty"))
+
+
+@pytest.mark.parametrize(
+    "answer", [b"hi", "hi", bytearray(b"hi"), None, RuntimeError("no"), TemporaryFailure()]
+)
+async def test_a_plain_load_contents_is_called_once_whatever_comes_of_it(answer):
+    calls = []
+
+    def load_contents(message):
+        calls.append(message.uid)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    asked = plugins(made(load_contents=load_contents))
+    contents = asked.load_contents(PopMessage("a", 2), None)
+    if not isinstance(contents, bytes):
+        with suppress(PopError):
+            contents = await contents
+
+    assert ["a"] == calls
+    assert isinstance(answer, Exception | None) or contents == b"hi"

@@ -12,6 +12,7 @@ from pop3hub.protocol import (
     Framer,
     LineNeverEnds,
     MessageEncoder,
+    WireReadyEncoder,
     is_wire_ready,
     split_command,
     wire_form,
@@ -186,3 +187,37 @@ def test_white_space_behind_a_command_is_no_argument(line):
 def test_control_characters_are_refused(line):
     with pytest.raises(CommandError, match="line-has-controls"):
         split_command(line)
+
+
+# What a store claims
+
+
+@pytest.mark.parametrize(
+    "claimed",
+    [
+        b"a\r\n.\r\n+OK 9 octets\r\n",
+        b".\r\n",
+        b"a\n.\n",
+        b"a\r\n..\r\nb\r\n",
+        b"no line end",
+        b"ends in LF\n",
+        b"ends in CR\r",
+        b"",
+        b"fine\r\nmail.\r\n",
+    ],
+)
+def test_a_wrong_claim_of_wire_form_never_breaks_the_frame(claimed):
+    """RFC 1939 s3: only the last line of the reply is one dot, however the octets are split."""
+    replies = set()
+    for split in range(len(claimed) + 1):
+        encoder = WireReadyEncoder()
+        reply = b"".join((*map(encoder.feed, (claimed[:split], claimed[split:])), encoder.end()))
+        body, rest = f"\r\n{reply.decode()}".split("\r\n.\r\n", 1)
+        assert "" == rest
+        unstuffed = body.encode()[2:].replace(b"\n..", b"\n.").removeprefix(b".")
+        assert encoder.octets >= len(claimed)
+        assert claimed.replace(b"\n", b"").replace(b"\r", b"").removeprefix(b".") == (
+            unstuffed.replace(b"\n", b"").replace(b"\r", b"").removeprefix(b".")
+        )
+        replies.add(reply)
+    assert b"\n.\n" not in reply

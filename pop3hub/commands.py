@@ -9,7 +9,7 @@ import click
 from click.shell_completion import get_completion_class
 
 from pop3hub import discovery, hookspecs
-from pop3hub.check import check
+from pop3hub.check_command import check
 from pop3hub.config_commands import config
 from pop3hub.errors import ConfigurationError
 from pop3hub.languages import Catalogue, check_file, skeleton

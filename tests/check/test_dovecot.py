@@ -13,8 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from pop3hub.checks import CHECKS, run_checks
-from pop3hub.probe import Target
+from pop3hub.check import CHECKS, Target, run_checks
 
 USER, PASSWORD = "luke", "tatooine"
 DOVECOT = shutil.which("dovecot", path=f"{os.environ.get('PATH', '')}:/usr/sbin")

@@ -6,11 +6,11 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from pop3hub.probe import MUST, SHOULD, Checks, Failure, Remark
+from pop3hub.check.probe import MUST, SHOULD, Checks, Failure, Remark
 
 if TYPE_CHECKING:
-    from pop3hub.pop3client import Exchange
-    from pop3hub.probe import Probe
+    from pop3hub.check.client import Exchange
+    from pop3hub.check.probe import Probe
 
 CHECKS = Checks()
 

@@ -17,7 +17,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, cast
 
-from pop3hub.pop3client import Client, Exchange, NoReply, Reply, Unreachable
+from pop3hub.check.client import Client, Exchange, NoReply, Reply, Unreachable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -14,14 +14,12 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from pop3hub.check import check as command
-from pop3hub.check import parse_address
-from pop3hub.checks import CHECKS, run_checks
-from pop3hub.pop3client import Unreachable
-from pop3hub.probe import Target
-from tests.pop3_faults import ListsCapa
-from tests.pop3_faults_maildrop import FAULTS, StuffsLoneDots
-from tests.pop3_servers import MESSAGES, PASSWORD, USER, Honest, Server
+from pop3hub.check import CHECKS, Target, Unreachable, run_checks
+from pop3hub.check_command import check as command
+from pop3hub.check_command import parse_address
+from tests.check.broken import ListsCapa
+from tests.check.broken_maildrop import FAULTS, StuffsLoneDots
+from tests.check.honest import MESSAGES, PASSWORD, USER, Honest, Server
 
 
 @pytest.fixture(scope="module")
@@ -313,7 +311,7 @@ def test_list_names_each_check():
 
 
 def test_the_documentation_lists_each_check():
-    text = (Path(__file__).parent.parent / "docs" / "check.md").read_text()
+    text = (Path(__file__).parents[2] / "docs" / "check.md").read_text()
 
     assert [f"| `{c.name}` | {c.level} | {c.summary.rstrip('.')} | {c.rfc} |" for c in CHECKS] == [
         line for line in text.splitlines() if line.startswith("| `") and " | RFC " in line
@@ -338,7 +336,7 @@ def test_a_password_goes_in_the_clear_only_when_that_was_said(monkeypatch, serve
     class NoStls(Honest):
         CAPA = tuple(tag for tag in Honest.CAPA if tag != "STLS")
 
-    monkeypatch.setattr("pop3hub.check.is_loopback", lambda _: False)
+    monkeypatch.setattr("pop3hub.check_command.is_loopback", lambda _: False)
     server = serve(NoStls)
     login = ("--user", USER, "--password-file", "-", "--only", "login")
 

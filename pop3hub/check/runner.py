@@ -1,7 +1,6 @@
-"""Conformance checks of a POP3 server from the outside: the table of them, and their run.
+"""The table of checks, and how they are run.
 
-`run_checks` is the API: the command `pop3hub check` prints its results, and the suite asserts on
-them. The checks themselves are in the modules named checks_*, by state.
+The checks themselves are in `authorization`, `transaction`, `scratch` and `replies`.
 """
 
 from __future__ import annotations
@@ -10,20 +9,20 @@ import time
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
-from pop3hub import checks_authorization, checks_scratch, checks_transaction, checks_wire
-from pop3hub.pop3client import NoReply, Unreachable
-from pop3hub.probe import MUST, Failure, Probe, Remark, Skip
+from pop3hub.check import authorization, replies, scratch, transaction
+from pop3hub.check.client import NoReply, Unreachable
+from pop3hub.check.probe import MUST, Failure, Probe, Remark, Skip
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
-    from pop3hub.probe import Check, Target
+    from pop3hub.check.probe import Check, Target
 
 CHECKS: tuple[Check, ...] = (
-    *checks_authorization.CHECKS,
-    *checks_transaction.CHECKS,
-    *checks_scratch.CHECKS,
-    *checks_wire.CHECKS,
+    *authorization.CHECKS,
+    *transaction.CHECKS,
+    *scratch.CHECKS,
+    *replies.CHECKS,
 )
 
 MAX_LOST = 3  # checks in a row without a session, after which the server has gone away

@@ -2,8 +2,8 @@
 
 import re
 
-from tests.pop3_faults import FAULTS, LosesTheRest, fault
-from tests.pop3_servers import USER, Honest
+from tests.check.broken import FAULTS, LosesTheRest, fault
+from tests.check.honest import USER, Honest
 
 __all__ = ["FAULTS"]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import secrets
 
-from pop3hub.pop3client import NoReply
-from pop3hub.probe import MUST, POLICY, Checks, Failure, Probe, Remark, Skip, refuse
+from pop3hub.check.client import NoReply
+from pop3hub.check.probe import MUST, POLICY, Checks, Failure, Probe, Remark, Skip, refuse
 
 CHECKS = Checks()
 

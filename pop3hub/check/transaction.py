@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import re
 
-from pop3hub.pop3client import Client, NoReply, Reply
-from pop3hub.probe import MAY, MUST, SHOULD, Checks, Failure, Probe, Remark, Skip, refuse
+from pop3hub.check.client import Client, NoReply, Reply
+from pop3hub.check.probe import MAY, MUST, SHOULD, Checks, Failure, Probe, Remark, Skip, refuse
 
 CHECKS = Checks()
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from tests.pop3_servers import PASSWORD, USER, Honest
+from tests.check.honest import PASSWORD, USER, Honest
 
 FAULTS = []
 

@@ -11,9 +11,8 @@ from urllib.parse import urlsplit
 
 import click
 
-from pop3hub.checks import CHECKS, FAIL, OK, SKIP, WARN, Result, run_checks
-from pop3hub.pop3client import Unreachable
-from pop3hub.probe import Probe, Target
+from pop3hub.check import CHECKS, FAIL, OK, SKIP, WARN, Result, Target, Unreachable, run_checks
+from pop3hub.check.probe import Probe
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -8,8 +8,8 @@ import ssl
 import time
 from typing import TYPE_CHECKING
 
-from pop3hub.pop3client import NoReply, Reply
-from pop3hub.probe import (
+from pop3hub.check.client import NoReply, Reply
+from pop3hub.check.probe import (
     MUST,
     POLICY,
     SHOULD,
@@ -23,8 +23,8 @@ from pop3hub.probe import (
 )
 
 if TYPE_CHECKING:
-    from pop3hub.pop3client import Client
-    from pop3hub.probe import Probe
+    from pop3hub.check.client import Client
+    from pop3hub.check.probe import Probe
 
 CHECKS = Checks()
 

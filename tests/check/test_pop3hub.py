@@ -7,9 +7,8 @@ import subprocess
 import pytest
 
 from pop3hub import PopMessage, PopServer, PopUser
-from pop3hub.checks import CHECKS, run_checks
-from pop3hub.probe import Target
-from tests.pop3_servers import MESSAGES, PASSWORD, USER
+from pop3hub.check import CHECKS, Target, run_checks
+from tests.check.honest import MESSAGES, PASSWORD, USER
 
 
 @pytest.fixture(scope="module")

@@ -5,6 +5,7 @@ import os
 import time
 from contextlib import asynccontextmanager
 
+import bcrypt
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -302,6 +303,24 @@ async def test_a_locked_out_user_waits_as_long_as_others(store, clock):
             took.append(time.monotonic() - began)
 
     assert min(took) >= failure_delay * SLOWEST
+
+
+@pytest.mark.parametrize("name", ["luke", "nobody"])
+async def test_a_locked_out_guess_costs_no_bcrypt(store, clock, monkeypatch, name):
+    compared = []
+    compare = bcrypt.checkpw
+
+    def checkpw(raw, stored):
+        compared.append(raw)
+        return compare(raw, stored)
+
+    monkeypatch.setattr(bcrypt, "checkpw", checkpw)
+    limits = Limits(failed_logins_per_user=2, failed_logins_per_address=0)
+    async with guarded(store, clock, limits=limits) as server:
+        for peer in addresses(5):
+            assert WRONG == await log_in(server, peer, name, "wrong")
+
+    assert [b"wrong", b"wrong"] == compared
 
 
 async def test_a_locked_out_address_is_refused_when_it_connects(store, clock, monkeypatch):

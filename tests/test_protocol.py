@@ -159,6 +159,16 @@ def test_an_auth_line_may_be_longer():
     assert [None] == lines_of(b"AUTH X " + b"a" * 1000 + b"\r\n")
 
 
+def test_the_tail_of_an_over_long_line_is_never_taken_for_auth():
+    """It may come in a segment of its own, and AUTH lines have a limit of their own."""
+    lines = framer()
+    lines.feed(b"x" * 300)
+    assert None is lines.take(255)
+    lines.feed(b"AUTH PLAIN\r\nNOOP\r\n")
+
+    assert [(None,), (b"NOOP",)] == [lines.take(255), lines.take(255)]
+
+
 def test_a_line_without_end_is_given_up():
     reader = framer()
 

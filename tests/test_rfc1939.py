@@ -199,6 +199,25 @@ async def test_a_login_that_fails_after_the_lock_releases_it_before_the_answer(
     assert b"+OK pass accepted, welcome 'luke'.\r\n" == await other.login("luke", "hello")
 
 
+async def test_a_session_that_is_aborted_while_its_maildrop_opens_is_never_logged_in(
+    store, open_dialogue, serve
+):
+    """Its lease lapsed, say: it must not go on without the lock."""
+    server = await serve(listen=())
+    dialogue, other = await open_dialogue(server), await open_dialogue(server)
+    gate = store.gates["receive_messages"] = Gate()
+    logging_in = asyncio.create_task(dialogue.login("luke", "hello"))
+    await gate.reached.wait()
+
+    dialogue.session.abort("lease lost")
+    gate.opened.set()
+
+    assert b"-ERR [SYS/TEMP] temporary failure, try again later\r\n" == await logging_in
+    assert None is dialogue.session.user
+    assert {("USER", "SYS/TEMP"): 1} == server.context.stats.attempts
+    assert b"+OK pass accepted, welcome 'luke'.\r\n" == await other.login("luke", "hello")
+
+
 async def test_a_lost_connection_releases_the_lock_and_deletes_nothing(store, open_dialogue, serve):
     """s6: a session that ends otherwise than by QUIT must not remove any message."""
     store.put(HARD, HARD)
@@ -477,6 +496,35 @@ async def test_a_removal_goes_on_to_its_end_when_the_client_leaves(open_maildrop
     await asyncio.wait([leaving, quitting])
 
     assert {} == store.mail["luke"]
+
+
+async def test_who_aborts_a_session_inside_update_does_not_cut_its_answer(serve, connect, store):
+    """The removal goes on; the client has to hear what came of it."""
+
+    class Aborts:
+        @hookimpl
+        def delete_messages(self, session):
+            session.abort("lease lost")
+
+    store.put(b"a\n")
+    client = await connect(await serve(plugins=[Aborts()]))
+    client.send(b"USER luke\r\nPASS hello\r\nDELE 1\r\n")
+    await client.lines(3)
+
+    assert b"+OK pop3hub signing off.\r\n" == await client.say(b"QUIT")
+    assert {} == store.mail["luke"]
+
+
+async def test_a_backend_that_counts_one_too_many_fails_no_quit(open_maildrop):
+    class CountsTooMany:
+        @hookimpl
+        def delete_messages(self, messages):
+            return len(messages) + 1
+
+    dialogue = await open_maildrop(b"a\n", plugins=[CountsTooMany()])
+    await dialogue.say("DELE 1")
+
+    assert b"+OK pop3hub signing off.\r\n" == await dialogue.say("QUIT")
 
 
 # s7, TOP

@@ -153,6 +153,18 @@ async def test_after_a_failure_the_client_may_try_anything_again(dialogue):
     assert WELCOME == await dialogue.login("luke", "hello")
 
 
+async def test_the_delay_of_a_failure_counts_from_the_last_response(open_dialogue):
+    """A client that is slow to answer a challenge has waited for nothing yet."""
+    dialogue = await open_dialogue(failure_delay=0.1)
+    loop = asyncio.get_running_loop()
+    assert EMPTY == await dialogue.say("AUTH PLAIN")
+    await asyncio.sleep(0.1)
+    began = loop.time()
+
+    assert WRONG == await dialogue.say(coded(b"\0luke\0wrong"))
+    assert 0.1 <= loop.time() - began
+
+
 async def test_auth_forgets_the_name_of_user(dialogue):
     await dialogue.say("USER luke")
     await dialogue.say("AUTH PLAIN")

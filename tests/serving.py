@@ -156,10 +156,10 @@ class Store:
 
     @hookimpl
     async def delete_messages(self, messages: list[PopMessage], session: Session) -> int:
-        """Remove the messages but for the deaf ones."""
+        """Remove the messages but for the deaf ones; count each once."""
         await self.called("delete_messages")
         drop = self.mail[session.user.name]
-        wanted = [message.uid for message in messages if message.uid not in self.deaf]
+        wanted = {message.uid for message in messages} - self.deaf
         for uid in wanted:
             drop.pop(uid, None)
         return len(wanted)

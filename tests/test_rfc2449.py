@@ -261,6 +261,28 @@ async def test_expire_0_removes_at_quit_what_was_retrieved_whole(open_maildrop, 
     assert {"uid-2": b"b\n", "uid-4": b"d\n"} == store.mail["luke"]
 
 
+async def test_expire_0_keeps_what_was_retrieved_before_rset(open_maildrop, store):
+    """RFC 1939 s5: RSET takes back every deletion, that of RETR too."""
+    dialogue = await open_maildrop(b"a\n", b"b\n", expire=0)
+    await dialogue.say("RETR 1")
+    await dialogue.say("RSET")
+    await dialogue.say("RETR 2")
+
+    assert b"+OK pop3hub signing off.\r\n" == await dialogue.say("QUIT")
+    assert {"uid-1": b"a\n"} == store.mail["luke"]
+
+
+async def test_expire_0_removes_once_what_was_retrieved_and_deleted(open_maildrop, store):
+    dialogue = await open_maildrop(b"a\n", b"b\n", expire=0)
+    await dialogue.say("RETR 1")
+    await dialogue.say("RETR 2")
+    await dialogue.say("DELE 1")
+
+    assert b"+OK pop3hub signing off.\r\n" == await dialogue.say("QUIT")
+    assert {} == store.mail["luke"]
+    assert 2 == dialogue.session.stats.deleted
+
+
 async def test_expire_0_removes_nothing_when_the_connection_is_lost(open_maildrop, store):
     dialogue = await open_maildrop(b"a\n", expire=0)
     await dialogue.say("RETR 1")

@@ -128,3 +128,14 @@ async def test_an_error_of_plain_code_is_told_once():
 
         assert (await dialogue.say("RETR 1")).startswith(b"-ERR [SYS/PERM]")
         assert (await dialogue.say("STAT")).startswith(b"+OK")
+
+
+async def test_contents_that_are_had_at_once_are_counted_as_a_call():
+    async with Dialogue(Plain(lambda: MAIL, lambda: MAIL)) as dialogue:
+        await dialogue.login("luke", "hello")
+        calls = dialogue.server.plugins.calls["load_contents", "Plain"]
+        for number in (1, 2):
+            await dialogue.say("RETR 1")
+
+            assert (number, number, 0) == (calls.number, sum(calls.spans), calls.failures)
+    assert calls.seconds > 0

@@ -2,6 +2,7 @@
 
 import asyncio
 from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 from types import SimpleNamespace
 
 import pluggy
@@ -114,6 +115,30 @@ async def test_a_hookimpl_gets_the_arguments_that_it_names_with_a_default_or_wit
     assert expected == await asked.store_message("luke", b"mail", "u1")
 
 
+async def test_what_plugins_bring_at_the_start_comes_in_the_order_of_their_registration():
+    """Backend first, then each extension: the last registered has the last word."""
+    configured = []
+
+    def bringing(name, base=object):
+        mechanism = SimpleNamespace(name="TOKEN", by=name)
+        own = SimpleNamespace(name=f"{name}-TOKEN", by=name)
+        hooks = {
+            "configure": lambda self, options: configured.append((name, options)),
+            "register_languages": lambda self: [Path(name)],
+            "register_sasl_mechanisms": lambda self: [mechanism, own],
+        }
+        return type(name, (base,), {each: hookimpl(hook) for each, hook in hooks.items()})()
+
+    asked = Plugins(bringing("Store", Backend), [bringing("First"), bringing("Last")])
+    asked.configure({"x": 1})
+
+    order = ["Store", "First", "Last"]
+    assert [(name, {"x": 1}) for name in order] == configured
+    assert [Path(name) for name in order] == asked.languages()
+    assert "Last" == asked.mechanisms()["TOKEN"].by
+    assert ["TOKEN", "Store-TOKEN", "First-TOKEN", "Last-TOKEN"] == list(asked.mechanisms())
+
+
 # Blame
 
 
@@ -187,6 +212,44 @@ async def test_one_slow_hook_costs_no_other_its_time():
     )
 
     assert [TemporaryFailure, PopUser] == [type(result) for result in results]
+
+
+async def test_the_watch_looks_again_until_the_last_limit_is_over():
+    """Most limits are longer than the time between two looks."""
+
+    async def hang(name):
+        await asyncio.Event().wait()
+
+    asked = plugins(made(get_user=hang), hook_timeout=0.01)
+    first = asyncio.create_task(asked.get_user("luke", None))
+    await asyncio.sleep(0)
+    asked.hook_timeout = 0.05
+
+    async with asyncio.timeout(5):
+        results = await asyncio.gather(first, asked.get_user("luke", None), return_exceptions=True)
+
+    assert [TemporaryFailure, TemporaryFailure] == [type(result) for result in results]
+
+
+@pytest.mark.parametrize(
+    ("hook", "arguments"),
+    [
+        ("delete_messages", ([], None)),
+        ("remove_user", ("luke",)),
+        ("store_message", ("luke", b"mail")),
+    ],
+)
+async def test_removals_and_deliveries_may_take_longer_than_other_hooks(hook, arguments):
+    """Half a removal helps nobody."""
+
+    async def slow():
+        await asyncio.sleep(0.1)
+        return 1
+
+    asked = plugins(made(**{hook: slow}), hook_timeout=0.05)
+    more = {"with_mail": True} if hook == "remove_user" else {}
+
+    assert await getattr(asked, hook)(*arguments, **more)
 
 
 async def test_an_observer_that_fails_stops_nobody():

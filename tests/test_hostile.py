@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
+from pop3hub.listing import PAGE
 from pop3hub.settings import Limits
-from tests.serving import Wire
+from tests.serving import TIMEOUT, Wire
 
 TOO_LONG = b"-ERR line too long\r\n"
 UNKNOWN = b"-ERR unknown command\r\n"
@@ -473,3 +474,51 @@ async def test_a_refused_connection_is_heard_no_more(serve, wire):
     refused.connection.data_received(b"CAPA\r\n")
 
     assert b"" == await refused.settle()
+
+
+# Turns
+
+
+@pytest.mark.parametrize("wire_ready", [True, False])
+async def test_others_get_their_turn_while_a_fast_reader_is_sent_a_message(
+    wire, store, serve, wire_ready
+):
+    """Neither the store nor the client makes the sender wait."""
+    store.chunk = 64 * 1024
+    store.put(b"a\r\n" * 1_000_000)
+    reader, other = await pair_of(wire, serve)
+    reader.connection.session.maildrop[1].wire_ready = wire_ready
+
+    await check_turns(reader, other, b"RETR 1\r\n")
+
+
+@pytest.mark.parametrize("wanted", [b"LIST\r\n", b"UIDL\r\n"])
+async def test_others_get_their_turn_while_a_fast_reader_is_sent_a_long_listing(
+    wire, store, serve, wanted
+):
+    store.put(*[b"a\n"] * (3 * PAGE))
+    reader, other = await pair_of(wire, serve)
+
+    await check_turns(reader, other, wanted)
+
+
+async def pair_of(wire, serve):
+    """Log luke in, and return his wire and another's, who has only been greeted."""
+    server = await serve(listen=(), internationalized="raw")
+    reader, other = await wire(server=server), await wire(server=server)
+    reader.feed(LOGIN)
+    assert LOGGED_IN == await reader.settle()
+    return reader, other
+
+
+async def check_turns(reader, other, wanted):
+    """Another session is answered before an answer that takes long is whole."""
+    reader.feed(wanted)
+    async with asyncio.timeout(TIMEOUT):
+        while not reader.written:  # noqa: ASYNC110 - it has no event for that
+            await asyncio.sleep(0)
+    other.feed(b"CAPA\r\n")
+
+    assert (await other.settle()).startswith(b"+OK")
+    assert not reader.written.endswith(b"\r\n.\r\n")
+    assert (await reader.settle()).endswith(b"\r\n.\r\n")

@@ -125,6 +125,7 @@ class ServerContext:
     stats: ServerStats = field(default_factory=ServerStats)
     log: Any = field(default_factory=lambda: structlog.get_logger("pop3hub.session"))
     measured: dict[tuple[str, str], int] = field(default_factory=dict)
+    remembered_sizes: int = REMEMBERED_SIZES
     _prefix: str = field(default_factory=lambda: secrets.token_hex(5))
     _numbers: itertools.count[int] = field(default_factory=itertools.count)
 
@@ -135,7 +136,7 @@ class ServerContext:
     def remember_size(self, user: str, uid: str, ascii_size: int) -> None:
         """Keep the size of a message's surrogate for later sessions; the oldest goes first."""
         self.measured[user, uid] = ascii_size
-        if len(self.measured) > REMEMBERED_SIZES:
+        if len(self.measured) > self.remembered_sizes:
             del self.measured[next(iter(self.measured))]
 
 

@@ -105,6 +105,16 @@ async def test_sizes_of_surrogates_are_never_those_that_are_kept():
     assert utf8 != b""
 
 
+async def test_no_more_sizes_are_remembered_than_there_is_room_for():
+    async with Dialogue(Keeps(1)) as dialogue:
+        context = dialogue.session.context
+        context.remembered_sizes = 2
+        for number in (1, 2, 3):
+            context.remember_size("luke", f"uid-{number}", number)
+
+        assert {("luke", "uid-2"): 2, ("luke", "uid-3"): 3} == context.measured
+
+
 async def test_what_one_session_found_out_of_a_message_the_next_one_knows():
     backend = Keeps(2, ascii_size=None)
 

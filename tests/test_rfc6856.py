@@ -4,10 +4,12 @@ import re
 
 import pytest
 
+from pop3hub.downgrade import Downgrader
 from pop3hub.hookspecs import hookimpl
 from pop3hub.languages import Catalogue
 from pop3hub.peer import Peer
 from pop3hub.protocol import wire_form
+from pop3hub.retrieval import MEASURED, SLICE
 from pop3hub.server import PopServer
 from tests.serving import Store, new_user
 
@@ -130,6 +132,35 @@ async def test_a_session_without_utf8_is_sent_a_surrogate(open_maildrop, store, 
     assert b"+OK %d octets" % len(message) == status
 
 
+@pytest.mark.parametrize("chunk", [None, 1000])
+@pytest.mark.parametrize("first", ["STAT", "RETR 1", "TOP 1 0"])
+async def test_a_surrogate_as_long_as_its_message_is_sent_each_time(
+    open_dialogue, serve, store, chunk, first
+):
+    """A size alone can't say that there is none: not to this session, and not to the next."""
+    longer, shorter = "Subject: \u00fc\n", "X-Note: \u00fc{}\n"
+    more = len(shown(longer)) - len(wire_form(longer.encode()))
+    less = len(wire_form(shorter.encode())) - len(shown(shorter)) - len("{}")
+    contents = (longer + shorter.format("x" * (more - less)) + "\nbody\n").encode()
+    assert len(wire_form(contents)) == len(shown(contents.decode()))
+    store.chunk = chunk
+    store.put(contents)
+    server = await serve(listen=())
+
+    for _ in range(2):
+        dialogue = await open_dialogue(server)
+        await dialogue.login("luke", "hello")
+        for line in (first, "RETR 1", "RETR 1"):
+            assert (await dialogue.say(line)).isascii()
+        await dialogue.say("QUIT")
+
+
+def shown(text):
+    """Return the surrogate of a message."""
+    downgrader = Downgrader()
+    return wire_form(downgrader.feed(text.encode()) + downgrader.end())
+
+
 @pytest.mark.parametrize("chunk", [None, 1, 1000])
 @pytest.mark.parametrize("contents", [NEEDS, LEGACY, EIGHT_BIT, b"a: b\n\nc", NEEDS + b"x" * 99])
 @pytest.mark.parametrize("first", ["LIST 1", "RETR 1"])
@@ -222,6 +253,21 @@ async def test_a_message_that_can_not_be_read_hides_no_other_from_the_listing(op
     assert b"+OK 2 14\r\n" == await dialogue.say("STAT")
     assert b"+OK 2 messages (14 octets)\r\n1 11\r\n2 3\r\n.\r\n" == await dialogue.say("LIST")
     assert b"+OK 3 octets\r\nd\r\n.\r\n" == await dialogue.say("RETR 2")
+
+
+@pytest.mark.parametrize("line", ["STAT", "LIST"])
+@pytest.mark.parametrize(("over", "reads"), [(0, 2), (1, 0)])
+async def test_sizes_are_not_looked_for_in_more_than_a_bound(
+    open_maildrop, store, line, over, reads
+):
+    """STAT must not read a whole mailbox."""
+    store.chunk = SLICE
+    dialogue = await open_maildrop(b"a\n" * 8, b"b\n" * 8)
+    maildrop = dialogue.session.maildrop
+    maildrop[1].size = MEASURED - maildrop[2].size + over
+
+    assert (await dialogue.say(line)).startswith(b"+OK 2 ")
+    assert reads == store.calls.count("load_contents")
 
 
 async def test_dele_after_a_surrogate_removes_the_message(open_maildrop, store):

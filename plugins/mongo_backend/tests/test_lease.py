@@ -82,6 +82,22 @@ async def test_renewal_prolongs_what_is_held_and_tells_what_is_lost(leases, data
     assert before < database.leases.find_one({"_id": "han"})["exp"]
 
 
+async def test_a_lease_that_is_released_during_a_renewal_is_not_lost(leases, database):
+    """The keeper has listed it already, and finds it gone."""
+    lost = []
+    held = [
+        await leases.acquire(name, name, lambda name=name: lost.append(name))
+        for name in ("han", "leia", "luke")
+    ]
+    database.leases.update_one({"_id": "leia"}, {"$set": {"owner": "somebody else"}})
+    await leases.release(held[0])
+
+    await leases.renew(held)
+
+    assert ["leia"] == lost
+    assert [0.0] == [lease.deadline for lease in held if lease.name == "leia"]
+
+
 async def test_a_holder_who_cannot_renew_gives_up_in_time(backend, database, fail_point):
     """By its own clock, counted from before the request: earlier than the server's."""
     lost = asyncio.Event()

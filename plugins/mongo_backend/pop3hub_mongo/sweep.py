@@ -57,14 +57,21 @@ class Sweeper:
         turns: Any,
         chunks: Any = None,
         sizes: Any = None,
+        batch: int = BATCH,
+        removals_every: float = REMOVALS_EVERY,
     ) -> None:
-        """Sweep what these parts share; in the collection `turns` nodes see whose turn it is."""
+        """Sweep what these parts share; in the collection `turns` nodes see whose turn it is.
+
+        `batch`: how many messages are looked up at a time; `removals_every` in seconds.
+        """
         self._leases = leases
         self._purge = purge
         self._messages = messages
         self._turns = turns
         self._chunks = chunks
         self._sizes = sizes
+        self._batch = batch
+        self._removals_every = removals_every
         self._task: asyncio.Task[None] | None = None
         self._log = structlog.get_logger("pop3hub.mongo")
 
@@ -88,11 +95,12 @@ class Sweeper:
 
     async def _sweep_for_ever(self) -> None:
         while True:
-            await asyncio.sleep(REMOVALS_EVERY * random.uniform(0.5, 1.0))  # noqa: S311 - spreads the nodes
+            spread = random.uniform(0.5, 1.0)  # noqa: S311 - the nodes apart
+            await asyncio.sleep(self._removals_every * spread)
             swept = Swept()
             try:
                 async with asyncio.timeout(LONGEST):
-                    if await self._is_our_turn("removals", REMOVALS_EVERY):
+                    if await self._is_our_turn("removals", self._removals_every):
                         await self._removals(swept)
                     if await self._is_our_turn("leavings", LEAVINGS_EVERY):
                         await self._leavings(swept, YOUNG)
@@ -146,14 +154,15 @@ class Sweeper:
         oldest = ObjectId.from_datetime(datetime.now(UTC) - timedelta(seconds=young - 1))
         fields = {"_id": 0, "user": 1, "files_id": 1, "n": 1}
         cursor = self._chunks.find({"files_id": {"$lt": oldest}}, fields).hint(CHUNK_INDEX)
-        async for batch in _batches(cursor, "files_id"):
+        async for batch in _batches(cursor, "files_id", self._batch):
             for message_id in await self._without_message(list(batch)):
                 await self._chunks.delete_many({"user": batch[message_id], "files_id": message_id})
                 swept.bodies += 1
 
     async def _old_sizes(self, swept: Swept) -> None:
         """Forget the sizes of messages that their own program has removed."""
-        async for batch in _batches(self._sizes.find({}, {"_id": 1}), "_id"):
+        cursor = self._sizes.find({}, {"_id": 1})
+        async for batch in _batches(cursor, "_id", self._batch):
             gone = await self._without_message(list(batch))
             await self._sizes.delete_many({"_id": {"$in": gone}})
             swept.sizes += len(gone)
@@ -164,13 +173,14 @@ class Sweeper:
         return [message_id for message_id in ids if message_id not in there]
 
 
-async def _batches(cursor: Any, field: str) -> AsyncIterator[dict[Any, Any]]:
-    """Yield the distinct values of a field with their users, some at a time."""
+async def _batches(cursor: Any, field: str, size: int) -> AsyncIterator[dict[Any, Any]]:
+    """Yield the distinct values of a field with their users, so many at a time."""
     batch: dict[Any, Any] = {}
     async for found in cursor:
-        batch[found[field]] = found.get("user")
-        if len(batch) == BATCH:
+        # Not before the next value comes: the chunks of one body are all in one batch.
+        if len(batch) == size and found[field] not in batch:
             yield batch
             batch = {}
+        batch[found[field]] = found.get("user")
     if batch:
         yield batch

@@ -4,10 +4,12 @@ import asyncio
 
 import pytest
 from bson import ObjectId
+from pymongo.errors import PyMongoError
 
-from pop3hub.errors import MaildropInUse
+from pop3hub.errors import MaildropInUse, TemporaryFailure
 from pop3hub_mongo.lease import LAPSED
 from pop3hub_mongo.purge import BATCH
+from pop3hub_mongo.sweep import Sweeper
 
 pytestmark = pytest.mark.mongo
 
@@ -27,6 +29,13 @@ def interrupted(backend, database):
         return uids
 
     return interrupted
+
+
+def sweeper_of(backend, **limits):
+    """A sweeper like the backend's own, with these limits."""
+    turns = backend.leases.collection.database["turns"]
+    parts = (backend.leases, backend.purge, backend.store.messages)
+    return Sweeper(*parts, turns=turns, chunks=backend.store.bodies.chunks, **limits)
 
 
 @pytest.mark.parametrize("removed", [0, 1, 3])
@@ -52,16 +61,16 @@ async def test_the_sweeper_finishes_a_removal(interrupted, backend, database):
     assert (None, False, True) == (lease["owner"], "purge" in lease, "gc" in lease)
 
 
-async def test_removals_are_finished_in_the_background(interrupted, backend, database, monkeypatch):
+async def test_removals_are_finished_in_the_background(interrupted, backend, database):
     await interrupted()
-    monkeypatch.setattr("pop3hub_mongo.sweep.REMOVALS_EVERY", 0.01)
-    backend.sweeper.start()
+    sweeper = sweeper_of(backend, removals_every=0.01)
+    sweeper.start()
 
     async with asyncio.timeout(5):
         while "purge" in database.leases.find_one():  # noqa: ASYNC110 - a server's state
             await asyncio.sleep(0.01)
 
-    await backend.sweeper.stop()
+    await sweeper.stop()
     assert 1 == database.messages.count_documents({})
 
 
@@ -119,6 +128,22 @@ async def test_quit_says_err_for_what_is_not_removed_and_it_goes_later(
     assert b"+OK 1 3\r\n" == await dialogue.say("STAT")
 
 
+async def test_an_unfinished_intent_is_never_overwritten(backend, database, fail_point):
+    """What the first removal has promised, the next login or the sweeper finishes."""
+    first, second = [ObjectId(await backend.store_message("luke", b"x", None)) for _ in range(2)]
+    lease = await backend.leases.acquire("luke", "holder", lambda: None)
+    fail_point(failCommands=["delete"], errorCode=50)
+    with pytest.raises(PyMongoError):
+        await backend.purge.remove("luke", "holder", lease.fence, [first])
+    fail_point(mode="off")
+
+    with pytest.raises(TemporaryFailure):
+        await backend.purge.remove("luke", "holder", lease.fence, [second])
+
+    assert [first] == database.leases.find_one()["purge"]["ids"]
+    assert 2 == database.messages.count_documents({})
+
+
 async def test_a_removal_outlives_a_connection_that_breaks(backend, log_in, database, fail_point):
     await backend.store_message("luke", b"x", None)
     dialogue, _ = await log_in()
@@ -142,6 +167,20 @@ async def test_a_sweep_removes_old_bodies_without_a_message_and_no_others(backen
     assert 1 == swept.bodies
     assert 0 == chunks.count_documents({"files_id": old})
     assert 2 + 1 == chunks.count_documents({})
+
+
+async def test_a_sweep_counts_and_removes_each_body_once_however_many_there_are(backend, database):
+    chunks = database["bodies.chunks"]
+    orphans = [ObjectId(f"5f000000000000000000000{n}") for n in range(5)]
+    chunks.insert_many(
+        {"user": "luke", "files_id": orphan, "n": n, "data": b"x"}
+        for orphan in orphans
+        for n in (1, 2)
+    )
+
+    swept = await sweeper_of(backend, batch=2).sweep(0)
+
+    assert (5, 0) == (swept.bodies, chunks.count_documents({}))
 
 
 async def test_one_node_sweeps_in_an_interval(backend, start):

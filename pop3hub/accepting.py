@@ -60,8 +60,10 @@ class ProxiedServer:
         *,
         backlog: int,
         inherited: bool,
+        pause: float = PAUSE,
     ) -> None:
         """Accept from bound sockets; `inherited` ones go on living in another process."""
+        self.pause = pause
         self.sockets = tuple(sockets)
         self._inherited = inherited
         self._state = state
@@ -110,7 +112,7 @@ class ProxiedServer:
             except OSError as exc:
                 self._room.release()
                 loop.call_exception_handler({"message": "can't accept", "exception": exc})
-                await asyncio.sleep(PAUSE)
+                await asyncio.sleep(self.pause)
                 continue
             self._take(accepted, address)
 

@@ -181,14 +181,20 @@ class Hasher:
 
     threads: how many at most; None for one per processor. They start when they are needed.
     cost: the cost of the first comparison for an unknown user.
-    Each thread has `WAITING_PER_THREAD` waiting jobs at most. More raises TemporaryFailure: a flood
-    of passwords then costs its senders an answer, not everybody's memory.
+    waiting: how many jobs may wait for each thread. More raises TemporaryFailure: a flood of
+        passwords then costs its senders an answer, not everybody's memory.
     """
 
-    def __init__(self, *, threads: int | None = None, cost: int = BCRYPT_COST) -> None:
+    def __init__(
+        self,
+        *,
+        threads: int | None = None,
+        cost: int = BCRYPT_COST,
+        waiting: int = WAITING_PER_THREAD,
+    ) -> None:
         threads = threads or os.cpu_count() or 1
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="pop3hub-hash")
-        self._room = threading.BoundedSemaphore(threads * (1 + WAITING_PER_THREAD))
+        self._room = threading.BoundedSemaphore(threads * (1 + waiting))
         self._cost = cost
 
     async def run(self, function: Callable[..., _T], *arguments: Any) -> _T:

@@ -107,10 +107,20 @@ class Downgrader:
         "_state",
         "changed",
         "header_limit",
+        "nesting_limit",
+        "parts_limit",
     )
 
-    def __init__(self, *, header_limit: int = HEADER_LIMIT) -> None:
+    def __init__(
+        self,
+        *,
+        header_limit: int = HEADER_LIMIT,
+        parts_limit: int = PARTS_LIMIT,
+        nesting_limit: int = NESTING_LIMIT,
+    ) -> None:
         self.header_limit = header_limit
+        self.parts_limit = parts_limit
+        self.nesting_limit = nesting_limit
         self.changed = False
         self._held = bytearray()
         self._scanned = 0  # so many of the held octets, in them no header ends
@@ -234,7 +244,7 @@ class Downgrader:
         self._parts += 1
         self._default_is_message = default_is_message
         self._state = _State.HEADER
-        if self._parts > PARTS_LIMIT:
+        if self._parts > self.parts_limit:
             self._boundaries.clear()
             self._state = _State.BODY
 
@@ -259,7 +269,7 @@ class Downgrader:
                 self._begin_header(default_is_message=False)
         elif content is not None and media_type.startswith("multipart/"):
             boundary = _boundary(content)
-            if boundary and len(self._boundaries) < NESTING_LIMIT:
+            if boundary and len(self._boundaries) < self.nesting_limit:
                 # One that is open already stays the outer one's.
                 self._boundaries.setdefault(boundary, media_type == "multipart/digest")
         return shown

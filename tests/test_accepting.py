@@ -306,9 +306,9 @@ async def test_a_server_that_is_stopped_at_its_start_leaves_no_socket(serve):
         await asyncio.open_connection(*place)
 
 
-async def test_accepting_goes_on_after_a_lack_of_descriptors(proxied, monkeypatch):
+async def test_accepting_goes_on_after_a_lack_of_descriptors(proxied):
     server = await proxied()
-    monkeypatch.setattr("pop3hub.accepting.PAUSE", 0.01)
+    server.open_listeners[0].server.pause = 0.01
     told = asyncio.Event()
     server.state.loop.set_exception_handler(
         lambda _, context: told.set() if context["exception"].errno == errno.EMFILE else None

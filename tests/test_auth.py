@@ -306,9 +306,8 @@ async def test_a_function_that_leaves_by_stop_iteration_is_not_waited_for(hasher
             await hasher.run(next, iter(()))
 
 
-async def test_a_flood_is_refused_when_the_waiting_room_is_full_and_served_again_after(monkeypatch):
-    monkeypatch.setattr(auth, "WAITING_PER_THREAD", 2)
-    hasher = Hasher(threads=1)
+async def test_a_flood_is_refused_when_the_waiting_room_is_full_and_served_again_after():
+    hasher = Hasher(threads=1, waiting=2)
     gate = threading.Event()
     jobs = [asyncio.ensure_future(hasher.run(gate.wait)) for _ in range(3)]
     await asyncio.sleep(0)  # all three are handed over
@@ -322,9 +321,8 @@ async def test_a_flood_is_refused_when_the_waiting_room_is_full_and_served_again
     hasher.close()
 
 
-async def test_a_session_that_gives_up_keeps_its_place_while_its_thread_works(monkeypatch):
-    monkeypatch.setattr(auth, "WAITING_PER_THREAD", 0)
-    hasher = Hasher(threads=1)
+async def test_a_session_that_gives_up_keeps_its_place_while_its_thread_works():
+    hasher = Hasher(threads=1, waiting=0)
     started, gate = threading.Event(), threading.Event()
     job = asyncio.ensure_future(hasher.run(lambda: (started.set(), gate.wait())))
     await asyncio.to_thread(started.wait)

@@ -464,18 +464,17 @@ def test_no_more_than_a_line_is_held_of_a_body():
     assert 5000 - downgrade.LINE_LIMIT <= fed
 
 
-def test_parts_over_the_limit_go_out_as_stored(monkeypatch):
-    monkeypatch.setattr(downgrade, "PARTS_LIMIT", 3)
+def test_parts_over_the_limit_go_out_as_stored():
     text = multipart("b", *["X: é\n\n"] * 3)
 
-    assert text.replace("X: é\n", "", 2) == structure(text)
+    assert text.replace("X: é\n", "", 2) == structure(text, parts_limit=3)
 
 
-def test_multiparts_nested_over_the_limit_are_bodies(monkeypatch):
-    monkeypatch.setattr(downgrade, "NESTING_LIMIT", 1)
+def test_multiparts_nested_over_the_limit_are_bodies():
     text = multipart("b", multipart("c", "X: é\n\n"), "X: é\n\n")
 
-    assert multipart("b", multipart("c", "X: é\n\n"), "\n") == structure(text)
+    expected = multipart("b", multipart("c", "X: é\n\n"), "\n")
+    assert expected == structure(text, nesting_limit=1)
 
 
 @pytest.mark.slow

@@ -21,7 +21,7 @@ from pop3hub.errors import (
 )
 from pop3hub.hookspecs import hookimpl
 from pop3hub_maildir.delivery import Delivery
-from pop3hub_maildir.folder import Folder, MaildirMessage
+from pop3hub_maildir.folder import MEASURING, PAGE, Folder, MaildirMessage
 from pop3hub_maildir.lock import MaildirLock
 from pop3hub_maildir.passwd import CLEAR, PasswdFile
 from pop3hub_maildir.pattern import Pattern
@@ -50,7 +50,10 @@ BATCH = 256 * 1024
 class MaildirBackend:
     """One Maildir for each user, found by a pattern; users from a file or from another plugin."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, page: int = PAGE, measuring: float = MEASURING) -> None:
+        """Hand new messages on after so many of them, or so many seconds of measuring them."""
+        self._page = page
+        self._measuring = measuring
         self._pattern: Pattern | None = None
         self._passwd: PasswdFile | None = None
         self._cache = CACHE
@@ -177,7 +180,8 @@ class MaildirBackend:
             raise PermanentFailure("maildrop-damaged")
         folder = self._folders.get(path)
         if folder is None:
-            folder = self._folders[path] = Folder(path)
+            folder = Folder(path, page=self._page, measuring=self._measuring)
+            self._folders[path] = folder
         self._folders.move_to_end(path)
         return folder
 

@@ -86,8 +86,11 @@ class Folder:
     counted: its length when it was last counted, for whoever keeps many.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, *, page: int = PAGE, measuring: float = MEASURING) -> None:
+        """Take the limits of one page of new messages: how many, and how many seconds' work."""
         self.path = path
+        self._page = page
+        self._measuring = measuring
         self.messages: Snapshot[MaildirMessage] = Snapshot()
         self.counted = 0
         self._known: dict[str, MaildirMessage] = {}
@@ -221,14 +224,14 @@ class Folder:
         disk, where a line end is one octet.
         """
         measured = []
-        until = time.monotonic() + MEASURING
+        until = time.monotonic() + self._measuring
         for message in new:
             if match := _WIRE_SIZE.search(message.base):
                 message.size = int(match[1])
                 measured.append(message)
             elif self._survey(message):
                 measured.append(message)
-            if measured and (len(measured) >= PAGE or time.monotonic() > until):
+            if measured and (len(measured) >= self._page or time.monotonic() > until):
                 break
         with self._mutex:
             self._remember(measured)

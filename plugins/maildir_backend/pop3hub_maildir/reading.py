@@ -21,7 +21,8 @@ CHUNK = 256 * 1024
 SMALL = 64 * 1024
 """Octets up to which a file is read at once where the file system can't say what is in memory."""
 
-_NOWAIT: int | None = getattr(os, "RWF_NOWAIT", None)
+NOWAIT: int | None = getattr(os, "RWF_NOWAIT", None)
+"""The flag of `preadv` that waits for no disk; None where the system has none."""
 _FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 
 
@@ -90,8 +91,10 @@ def open_message(path: str) -> int:
 class Reader:
     """Reads files for the sessions of one event loop."""
 
-    def __init__(self, threads: Executor) -> None:
+    def __init__(self, threads: Executor, *, nowait: int | None = NOWAIT) -> None:
+        """Read in these threads what can't be had at once; `nowait` is the flag that tells."""
         self._threads = threads
+        self._nowait = nowait
         self._scratch = bytearray(CHUNK)
         self._view = memoryview(self._scratch)
 
@@ -122,10 +125,10 @@ class Reader:
     def at_hand(self, fd: int, offset: int, size: int) -> bytes | None:
         """Return what can be read without waiting for a disk, at most a chunk; None for nothing."""
         size = min(size, CHUNK)
-        if _NOWAIT is None:
+        if self._nowait is None:
             return os.pread(fd, size, offset) if size <= SMALL else None
         try:
-            count = os.preadv(fd, [self._view[:size]], offset, _NOWAIT)
+            count = os.preadv(fd, [self._view[:size]], offset, self._nowait)
         except BlockingIOError:
             return None
         except OSError as exc:

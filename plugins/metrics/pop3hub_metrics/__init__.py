@@ -20,7 +20,7 @@ from pop3hub.errors import ConfigurationError, PluginFailure, PopError
 from pop3hub.hookspecs import hookimpl
 from pop3hub_metrics import figures
 from pop3hub_metrics.board import Board
-from pop3hub_metrics.responder import Answer, Responder
+from pop3hub_metrics.responder import PATIENCE, Answer, Responder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -42,7 +42,16 @@ class Metrics:
     One instance for one server. Processes that are forked after it was made answer as one.
     """
 
-    def __init__(self) -> None:
+    def __init__(
+        self,
+        *,
+        tick: float = TICK,
+        ready_patience: float = READY_PATIENCE,
+        patience: float = PATIENCE,
+    ) -> None:
+        """Take times in seconds: between two looks, for a backend to be ready, for a request."""
+        self._tick = tick
+        self._ready_patience = ready_patience
         self._board = Board()
         self._address: tuple[str, int] | None = None
         self._server: PopServer | None = None
@@ -51,7 +60,8 @@ class Metrics:
         self._expose: Callable[[Samples, str], tuple[bytes, str]] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._responder = Responder(
-            {"/metrics": self._metrics, "/healthz": self._healthz, "/readyz": self._readyz}
+            {"/metrics": self._metrics, "/healthz": self._healthz, "/readyz": self._readyz},
+            patience=patience,
         )
         self._log = structlog.get_logger("pop3hub.metrics")
 
@@ -127,7 +137,7 @@ class Metrics:
         """See how late the loop is, and put down what was counted, for the other processes."""
         assert self._server is not None  # noqa: S101 - the timer ends with the server
         now = time.monotonic()
-        self._timer = self._server.state.loop.call_later(TICK, self._look, now + TICK)
+        self._timer = self._server.state.loop.call_later(self._tick, self._look, now + self._tick)
         self._lag.add(max(0.0, now - due))
         self._board.write(self._own(self._server))
 
@@ -152,13 +162,13 @@ class Metrics:
 
     async def _readyz(self, _fields: Mapping[str, str]) -> Answer:
         assert self._server is not None  # noqa: S101 - it listens between startup and shutdown
-        hindrance = await _hindrance(self._server)
+        hindrance = await _hindrance(self._server, self._ready_patience)
         if hindrance:
             return Answer(HTTPStatus.SERVICE_UNAVAILABLE, f"{hindrance}\n".encode())
         return Answer(HTTPStatus.OK, b"ok\n")
 
 
-async def _hindrance(server: PopServer) -> str:
+async def _hindrance(server: PopServer, patience: float) -> str:
     """Return why no login could be served now, in words that a client may read too; "" if none.
 
     An exception's own text can hold a password, of a database's URI for one: it is in the log.
@@ -166,10 +176,10 @@ async def _hindrance(server: PopServer) -> str:
     if not server.is_accepting:
         return "the server takes no connections: it is starting or stopping"
     try:
-        async with asyncio.timeout(READY_PATIENCE):
+        async with asyncio.timeout(patience):
             await server.plugins.ready()
     except TimeoutError:
-        return f"no answer within {READY_PATIENCE:g} seconds"
+        return f"no answer within {patience:g} seconds"
     except PluginFailure as exc:
         return f"{exc}: the log says why"
     except PopError as exc:

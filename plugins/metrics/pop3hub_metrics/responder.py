@@ -39,10 +39,11 @@ class Answer:
 
 
 class Responder:
-    """Answers GET and HEAD for a few paths."""
+    """Answers GET and HEAD for a few paths, each within `patience` seconds."""
 
-    def __init__(self, routes: Mapping[str, Route]) -> None:
+    def __init__(self, routes: Mapping[str, Route], *, patience: float = PATIENCE) -> None:
         self._routes = routes
+        self._patience = patience
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._log = structlog.get_logger("pop3hub.metrics")
@@ -87,7 +88,7 @@ class Responder:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             with suppress(TimeoutError, OSError, asyncio.IncompleteReadError):
-                async with asyncio.timeout(PATIENCE):
+                async with asyncio.timeout(self._patience):
                     writer.write(await self._reply(reader))
                     writer.close()
                     await writer.wait_closed()

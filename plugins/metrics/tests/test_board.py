@@ -103,11 +103,13 @@ def test_a_place_that_is_left_keeps_what_stands_there(mine):
     assert {("connections",): [1], ("logins", "USER", "OK"): [2, 0.5]} == mine.take()
 
 
-def test_more_than_there_is_room_for_is_refused_and_changes_nothing(mine, monkeypatch):
+def test_more_than_there_is_room_for_is_refused_and_changes_nothing(mine):
     mine.write({("connections",): [1]})
-    monkeypatch.setattr(board, "HALF", 32)
     with pytest.raises(OverflowError):
-        mine.write({("connections",): [10**30]})
+        mine.write({("logins", "x" * board.HALF, "OK"): [2]})
+    mine.leave()
+
+    assert {("connections",): [1]} == mine.take()
 
 
 def test_memory_is_given_back_with_its_board():

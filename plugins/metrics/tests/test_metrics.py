@@ -68,8 +68,14 @@ def backend():
 
 
 @pytest.fixture
-def metrics():
-    return Metrics()
+def times():
+    """The times of `Metrics`; a test says its own by parametrizing this."""
+    return {}
+
+
+@pytest.fixture
+def metrics(times):
+    return Metrics(**times)
 
 
 @pytest.fixture
@@ -230,8 +236,8 @@ async def test_hooks_are_timed_by_hook_and_plugin_and_their_failures_counted(
     assert 0 == found["pop3hub_hook_failures_total", "receive_messages", "Backend"]
 
 
-async def test_a_blocked_loop_shows_as_lag(serving, metrics, monkeypatch):
-    monkeypatch.setattr(pop3hub_metrics, "TICK", 0.01)
+@pytest.mark.parametrize("times", [{"tick": 0.01}])
+async def test_a_blocked_loop_shows_as_lag(serving, metrics):
     async with serving():
         time.sleep(0.15)  # noqa: ASYNC251 - this is the defect that shall be seen
         found = await scrape(metrics)
@@ -330,8 +336,8 @@ async def test_the_reason_names_the_plugin_and_holds_nothing_of_its_exception(
     assert "ready of plugin Backend failed: the log says why\n" == reason
 
 
-async def test_a_backend_that_hangs_is_not_ready(serving, metrics, backend, monkeypatch):
-    monkeypatch.setattr(pop3hub_metrics, "READY_PATIENCE", 0.05)
+@pytest.mark.parametrize("times", [{"ready_patience": 0.05}])
+async def test_a_backend_that_hangs_is_not_ready(serving, metrics, backend):
     backend.gate = asyncio.Event()
     async with serving():
         status, reason, _ = await get(metrics, "/readyz")
@@ -386,8 +392,8 @@ async def test_head_is_answered_without_a_body(serving, metrics):
     assert b"Content-Length: 3\r\n" in answer
 
 
-async def test_a_client_that_says_nothing_is_cut(serving, metrics, monkeypatch):
-    monkeypatch.setattr(responder, "PATIENCE", 0.05)
+@pytest.mark.parametrize("times", [{"patience": 0.05}])
+async def test_a_client_that_says_nothing_is_cut(serving, metrics):
     async with serving():
         assert b"" == await say(metrics.url, b"GET /metrics HTT")
 

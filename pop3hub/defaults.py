@@ -27,9 +27,12 @@ REMEMBERED_LOGINS = 100_000
 class Defaults:
     """The last to be asked, one instance per server: bcrypt, locks and logins of this process."""
 
-    def __init__(self, hasher: Hasher, cache: PasswordCache) -> None:
+    def __init__(
+        self, hasher: Hasher, cache: PasswordCache, *, remembered: int = REMEMBERED_LOGINS
+    ) -> None:
         self._hasher = hasher
         self._cache = cache
+        self._remembered = remembered
         self._locked: set[str] = set()
         self._logins: dict[str, float] = {}
         self._log = structlog.get_logger("pop3hub.auth")
@@ -76,7 +79,7 @@ class Defaults:
         if since >= session.settings.login_delay:
             self._logins.pop(user.name, None)
             self._logins[user.name] = now
-            if len(self._logins) > REMEMBERED_LOGINS:
+            if len(self._logins) > self._remembered:
                 del self._logins[next(iter(self._logins))]
         return since
 

@@ -448,6 +448,16 @@ async def test_the_default_remembers_the_last_login():
     assert 0 <= await asked.since_last_login(LUKE, session) < 60
 
 
+async def test_the_default_forgets_the_oldest_of_too_many_logins():
+    asked = plugins(defaults=Defaults(None, None, remembered=2))
+    session = SimpleNamespace(settings=Settings(login_delay=60))
+    for name in ("leia", "han", "luke"):
+        await asked.since_last_login(PopUser(name), session)
+
+    assert float("inf") > await asked.since_last_login(PopUser("han"), session)
+    assert float("inf") == await asked.since_last_login(PopUser("leia"), session)
+
+
 async def test_an_extensions_lock_takes_the_place_of_the_default():
     held = []
 

@@ -69,6 +69,8 @@ async def verify_token(name: str, token: str, session: Session) -> PopUser | Non
     `name` is the authorization identity that the client gave, or "" if it gave none: then the token
     alone tells who it is. A token that is valid for somebody else must not be answered with a user.
     None means that this plugin can't verify the token; if none can, the login has failed.
+    A plugin that is installed but not configured has an attribute `verifies_tokens` that is False
+    once the server starts: OAUTHBEARER and XOAUTH2 are then not offered for its sake.
     """
 
 

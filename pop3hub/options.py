@@ -96,7 +96,6 @@ def core() -> Headings:
         ("Listening", _listening()),
         ("TLS", _tls()),
         ("Logins", _logins(policy)),
-        ("Bearer tokens (OAuth 2.0)", _tokens()),
         ("Mail", _mail(policy)),
         ("Languages", _languages()),
         ("Limits", [*(_limit(name, *LIMITS[name]) for name in LIMITS), _exempt()]),
@@ -190,28 +189,6 @@ def _logins(policy: Settings) -> list[click.Option]:
             show_default=True,
             metavar="N",
             help="Cost of new hashes: one more takes twice the time.",
-        ),
-    ]
-
-
-def _tokens() -> list[click.Option]:
-    return [
-        click.Option(["--oauth-issuer"], metavar="URL", help="Who issues the tokens (`iss`)."),
-        click.Option(
-            ["--oauth-audience"],
-            multiple=True,
-            metavar="NAME",
-            help="Whom they must be for (`aud`); repeatable.",
-        ),
-        click.Option(
-            ["--oauth-jwks"], metavar="FILE|URL", help="The issuer's public keys, a JWK set."
-        ),
-        click.Option(
-            ["--oauth-claim"],
-            default="email",
-            show_default=True,
-            metavar="NAME",
-            help="The claim that is the user's name.",
         ),
     ]
 
@@ -362,7 +339,6 @@ def server_arguments(values: Mapping[str, Any]) -> dict[str, Any]:
         "salt_key": salt_key(values["salt_key_file"]),
         "limits": limits(values),
         "exempt": _networks(values["exempt"]),
-        "token_verifier": _token_verifier(values),
     }
 
 
@@ -386,23 +362,6 @@ def salt_key(path: Path | None) -> bytes:
             f"--salt-key-file {path}: {SALT_KEY_SIZE} octets or more are wanted, random ones"
         )
     return key
-
-
-def _token_verifier(values: Mapping[str, Any]) -> object | None:
-    wanted = {name: values[name] for name in ("oauth_issuer", "oauth_audience", "oauth_jwks")}
-    if not any(wanted.values()):
-        return None
-    for name, value in wanted.items():
-        if not value:
-            raise ConfigurationError(f"bearer tokens need --{name.replace('_', '-')} too")
-    from pop3hub.bearer import BearerTokens  # noqa: PLC0415 - needs an extra, which few have
-
-    return BearerTokens(
-        issuer=values["oauth_issuer"],
-        audience=values["oauth_audience"],
-        jwks=values["oauth_jwks"],
-        claim=values["oauth_claim"],
-    )
 
 
 def parameter(option: str) -> str:

@@ -208,8 +208,12 @@ class Plugins:
 
     @property
     def verifies_tokens(self) -> bool:
-        """Whether any plugin could verify a token."""
-        return bool(self._hooks["verify_token"])
+        """Whether a plugin implements `verify_token` and doesn't say that it isn't configured."""
+        plugins = {plugin.name: plugin.instance for plugin in (self.backend, *self.extensions)}
+        return any(
+            getattr(plugins.get(impl.plugin), "verifies_tokens", True)
+            for impl in self._hooks["verify_token"]
+        )
 
     # The maildrop
 

@@ -73,7 +73,6 @@ class PopServer:
         default_language: str = "en",
         language_directories: Iterable[Path] = (),
         bcrypt_cost: int = 12,
-        token_verifier: object | None = None,
         guard: Guard | None = None,
         **settings: Any,
     ) -> None:
@@ -91,7 +90,7 @@ class PopServer:
         made, extensions = self._find(backend, callbacks, blocked_plugins)
         self.plugins = Plugins(
             made,
-            [*extensions, *plugins, *([token_verifier] if token_verifier else [])],
+            [*extensions, *plugins],
             defaults=Defaults(self._hasher, PasswordCache(self.settings.password_cache)),
             hook_timeout=self.settings.limits.hook,
         )

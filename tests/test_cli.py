@@ -87,7 +87,6 @@ def test_a_listener_on_which_nobody_could_log_in_says_the_remedy(pop3hub):
         ("--language-dir", "/nonexistent"),
         ("--config", "/nonexistent.toml"),
         ("--salt-key-file", "/nonexistent"),
-        ("--oauth-issuer", "https://issuer.test"),
         ("--name", "<>"),
         ("--memory-users", "/nonexistent"),
         ("--no-plugin", "nonexistent"),

@@ -55,11 +55,9 @@ TABLE = {
     "notify": set(),
     "logs": set(),
     "manual": set(),
-    "tokens": {"auth", "errors"},
-    "bearer": {"hookspecs", "tokens"},
     "configuration": {"errors"},
     "app": {"discovery", "languages", "plugins"},
-    "options": {"auth", "bearer", "errors", "server", "settings"},
+    "options": {"auth", "errors", "server", "settings"},
     "workers": {"errors"},
     "serving": {
         *{"abuse", "app", "errors", "listeners", "logs", "notify", "options", "server", "workers"},

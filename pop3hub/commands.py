@@ -13,7 +13,6 @@ from pop3hub.check_command import check
 from pop3hub.config_commands import config
 from pop3hub.errors import ConfigurationError
 from pop3hub.languages import Catalogue, check_file, skeleton
-from pop3hub.manual import manual
 from pop3hub.store_commands import deliver, import_, user
 
 if TYPE_CHECKING:
@@ -130,6 +129,5 @@ COMMANDS: dict[str, click.Command] = {
     "config": config,
     "check": check,
     "completion": completion,
-    "manual": manual,
 }
 """pop3hub's own commands, by the word that calls them."""

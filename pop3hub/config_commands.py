@@ -42,12 +42,15 @@ def example(context: click.Context) -> None:
 
 def _example(program: Program) -> Iterator[str]:
     yield "# pop3hub --config FILE reads this; take the # away from what you set."
-    # Tables of plugins come last, since keys behind a table's head are the table's.
-    headings = sorted(program.headings, key=lambda item: item[1][0].name in program.plugin_options)
-    for heading, group in headings:
-        table = ""
-        if group[0].name in program.plugin_options:
-            table = _common_table([option.name or "" for option in group])
+    # Tables come last, since keys behind a table's head are the table's.
+    tables = {
+        heading: _common_table([option.name or "" for option in group])
+        if group[0].name in program.plugin_options
+        else ""
+        for heading, group in program.headings
+    }
+    for heading, group in sorted(program.headings, key=lambda item: bool(tables[item[0]])):
+        table = tables[heading]
         yield f"\n# {heading}"
         if table:
             yield f"[{table}]"

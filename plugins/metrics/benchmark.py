@@ -2,7 +2,7 @@
 """Measure what pop3hub-metrics costs: `python plugins/metrics/benchmark.py`.
 
 One server and its clients in one process, with and without the plugin in turn; the best of the
-rounds, since everything else only adds to it.
+rounds counts, since noise only adds time.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Backend:
 
 
 async def sessions(server: PopServer) -> float:
-    """Return the processor's microseconds for one session, its client's among them."""
+    """Return the CPU microseconds of one session, including its client's."""
     where = urlsplit(server.addresses[0])
     began = time.process_time()
     for _ in range(SESSIONS):
@@ -60,7 +60,7 @@ async def sessions(server: PopServer) -> float:
 
 
 async def scrape(metrics: Metrics) -> tuple[float, int]:
-    """Return the milliseconds from a request to its answer's end, and the answer's octets."""
+    """Return the milliseconds that a request took, and the octets of the answer."""
     where = urlsplit(metrics.url)
     began = time.perf_counter()
     reader, writer = await asyncio.open_connection(where.hostname, where.port)
@@ -70,11 +70,11 @@ async def scrape(metrics: Metrics) -> tuple[float, int]:
     return (time.perf_counter() - began) * 1e3, len(answer)
 
 
-def look(metrics: Metrics) -> float:
-    """Return the microseconds of one look at the clock with its record."""
+def measure(metrics: Metrics) -> float:
+    """Return the microseconds of one measurement and its record."""
     began = time.perf_counter()
     for _ in range(100):
-        metrics._board.write(metrics._own(metrics._server))  # noqa: SLF001 - what the timer does
+        metrics._shared.write(metrics._own(metrics._server))  # noqa: SLF001 - what the timer does
     return (time.perf_counter() - began) / 100 * 1e6
 
 
@@ -95,7 +95,7 @@ async def main() -> None:
             costs["with"].append(await sessions(extended))
         for name, found in costs.items():
             print(f"a session {name} the plugin: {min(found):.1f} us (worst {max(found):.1f})")
-        print(f"one look at the clock: {min(look(metrics) for _ in range(ROUNDS)):.0f} us")
+        print(f"one measurement: {min(measure(metrics) for _ in range(ROUNDS)):.0f} us")
         times, octets = zip(*[await scrape(metrics) for _ in range(20)], strict=True)
         print(f"one scrape: {min(times):.1f} ms, {octets[-1]} octets")
 

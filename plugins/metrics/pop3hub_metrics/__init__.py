@@ -1,7 +1,7 @@
-"""Metrics and health checks over HTTP, for Prometheus and for whoever decides where to connect.
+"""Metrics and health checks over HTTP, for Prometheus and for load balancers.
 
-An extension of pop3hub. It reads what the server counts anyway (`PopServer.stats`,
-`Plugins.calls`) and implements no hook of a session, so that sessions cost nothing more with it.
+An extension of pop3hub. It reads what the server counts anyway and implements no hook of a
+session, so sessions cost nothing more with it.
 """
 
 from __future__ import annotations
@@ -16,30 +16,29 @@ from urllib.parse import urlsplit
 import click
 import structlog
 
-from pop3hub.errors import ConfigurationError, PluginFailure, PopError
-from pop3hub.hookspecs import hookimpl
-from pop3hub_metrics import figures
-from pop3hub_metrics.board import Board
-from pop3hub_metrics.responder import PATIENCE, Answer, Responder
+from pop3hub import ConfigurationError, PluginFailure, PopError, hookimpl
+from pop3hub_metrics import samples
+from pop3hub_metrics.http import PATIENCE, Answer, HttpServer
+from pop3hub_metrics.shared_memory import SharedMemory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from pop3hub.server import PopServer
-    from pop3hub_metrics.figures import Samples
+    from pop3hub import PopServer
+    from pop3hub_metrics.samples import Samples
 
 __all__ = ["Metrics"]
 
 TICK = 0.5
-"""Seconds between two looks at the clock; other processes' figures are as old at most."""
+"""Seconds between two measurements; the counts of other processes are at most as old."""
 READY_PATIENCE = 5.0
-"""Seconds after which a backend that doesn't answer isn't ready."""
+"""Seconds that plugins have to say whether they are ready."""
 
 
 class Metrics:
     """The extension `metrics`: `--metrics HOST:PORT` serves /metrics, /healthz and /readyz.
 
-    One instance for one server. Processes that are forked after it was made answer as one.
+    Make one instance for each server. Processes that are forked afterwards answer as one.
     """
 
     def __init__(
@@ -52,14 +51,14 @@ class Metrics:
         """Take times in seconds: between two looks, for a backend to be ready, for a request."""
         self._tick = tick
         self._ready_patience = ready_patience
-        self._board = Board()
+        self._shared = SharedMemory()
         self._address: tuple[str, int] | None = None
         self._server: PopServer | None = None
         self._inherited: Samples = {}
-        self._lag = figures.Lag()
+        self._lag = samples.Lag()
         self._expose: Callable[[Samples, str], tuple[bytes, str]] | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._responder = Responder(
+        self._http = HttpServer(
             {"/metrics": self._metrics, "/healthz": self._healthz, "/readyz": self._readyz},
             patience=patience,
         )
@@ -73,35 +72,35 @@ class Metrics:
                 ["--metrics"],
                 metavar="HOST:PORT",
                 callback=_check,
-                help="Serve /metrics for Prometheus, /healthz and /readyz over HTTP here. "
-                "Whoever can connect can read them.",
+                help="Serve /metrics for Prometheus, /healthz and /readyz at this address, over "
+                "HTTP without a password.",
             )
         ]
 
     @hookimpl
     def configure(self, options: Mapping[str, Any]) -> None:
-        """Note where to listen; nowhere unless told."""
+        """Take the address to listen on; without one, do nothing."""
         given = options.get("metrics")
         self._address = parse(given) if given else None
 
     @hookimpl
     async def startup(self, server: PopServer | None) -> None:
-        """Listen, and begin to look at the clock; a command that serves no mail has no metrics."""
+        """Listen and begin to measure, unless this is a command that serves no mail."""
         if server is None or self._address is None:
             return
         if self._server is not None:
-            raise ConfigurationError("one instance of Metrics can't tell of two servers")
+            raise ConfigurationError("one instance of Metrics can't serve two servers")
         from pop3hub_metrics.exposition import expose  # noqa: PLC0415 - commands needn't wait for it
 
         self._expose = expose
         host, port = self._address
         self._inherited = {}
-        figures.add(self._inherited, self._board.take(), gone=True)
-        alone = not any(taken for _, taken in self._board.others())
+        samples.add(self._inherited, self._shared.take(), gone=True)
+        alone = not any(taken for _, taken in self._shared.others())
         try:
-            await self._responder.open(host, port, alone=alone)
+            await self._http.open(host, port, alone=alone)
         except OSError as exc:
-            self._board.leave()
+            self._shared.leave()
             raise ConfigurationError(
                 f"--metrics: can't listen on {host} port {port}: {exc.strerror or exc}"
             ) from exc
@@ -111,77 +110,79 @@ class Metrics:
             self._log.warning(
                 "metrics.exposed",
                 host=host,
-                remedy="whoever can connect can read them: keep the port behind a firewall",
+                remedy="anyone who can connect can read them: keep the port behind a firewall",
             )
-        self._look(time.monotonic())
+        self._measure(time.monotonic())
 
     @hookimpl
     async def shutdown(self) -> None:
-        """Answer no more; leave what was counted to whoever comes next."""
+        """Stop answering; leave the counts to the process that comes next."""
         if self._server is None:
             return
         if self._timer is not None:
             self._timer.cancel()
-        await self._responder.close()
-        self._board.write(self._own(self._server))
-        self._board.leave()
+        await self._http.close()
+        self._shared.write(self._own(self._server))
+        self._shared.leave()
         self._server = None
 
     @property
     def url(self) -> str:
-        """Where it answers, with the port that it was given."""
+        """The URL that it answers at, with the port that the system chose for port 0."""
         host = self._address[0] if self._address else ""
-        return f"http://{f'[{host}]' if ':' in host else host}:{self._responder.port}"
+        return f"http://{f'[{host}]' if ':' in host else host}:{self._http.port}"
 
-    def _look(self, due: float) -> None:
-        """See how late the loop is, and put down what was counted, for the other processes."""
+    def _measure(self, due: float) -> None:
+        """Measure how late the loop is, and write the counts for the other processes."""
         assert self._server is not None  # noqa: S101 - the timer ends with the server
         now = time.monotonic()
-        self._timer = self._server.state.loop.call_later(self._tick, self._look, now + self._tick)
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(self._tick, self._measure, now + self._tick)
         self._lag.add(max(0.0, now - due))
-        self._board.write(self._own(self._server))
+        self._shared.write(self._own(self._server))
 
     def _own(self, server: PopServer) -> Samples:
-        """Return what this process has counted, and what it took over from one that is gone."""
-        samples = figures.collect(server, self._lag)
-        figures.add(samples, self._inherited)
-        return samples
+        """Return the counts of this process, and those that it took over from one that ended."""
+        own = samples.collect(server, self._lag)
+        samples.add(own, self._inherited)
+        return own
 
     # What is answered
 
     async def _metrics(self, fields: Mapping[str, str]) -> Answer:
         assert self._server is not None  # noqa: S101 - it listens between startup and shutdown
-        samples = self._own(self._server)
-        for found, taken in self._board.others():
-            figures.add(samples, found, gone=not taken)
+        total = self._own(self._server)
+        for found, taken in self._shared.others():
+            samples.add(total, found, gone=not taken)
         assert self._expose is not None  # noqa: S101 - the same
-        return Answer(HTTPStatus.OK, *self._expose(samples, fields.get("accept", "")))
+        return Answer(HTTPStatus.OK, *self._expose(total, fields.get("accept", "")))
 
     async def _healthz(self, _fields: Mapping[str, str]) -> Answer:
         return Answer(HTTPStatus.OK, b"ok\n")
 
     async def _readyz(self, _fields: Mapping[str, str]) -> Answer:
         assert self._server is not None  # noqa: S101 - it listens between startup and shutdown
-        hindrance = await _hindrance(self._server, self._ready_patience)
-        if hindrance:
-            return Answer(HTTPStatus.SERVICE_UNAVAILABLE, f"{hindrance}\n".encode())
+        reason = await _why_not_ready(self._server, self._ready_patience)
+        if reason:
+            return Answer(HTTPStatus.SERVICE_UNAVAILABLE, f"{reason}\n".encode())
         return Answer(HTTPStatus.OK, b"ok\n")
 
 
-async def _hindrance(server: PopServer, patience: float) -> str:
-    """Return why no login could be served now, in words that a client may read too; "" if none.
+async def _why_not_ready(server: PopServer, patience: float) -> str:
+    """Return why no login could be served now, in words that anyone may read; "" if one could.
 
-    An exception's own text can hold a password, of a database's URI for one: it is in the log.
+    An exception's own text may hold a password, such as that of a database's URI: only the log
+    has it.
     """
     if not server.is_accepting:
-        return "the server takes no connections: it is starting or stopping"
+        return "the server accepts no connections: it is starting or stopping"
     try:
         async with asyncio.timeout(patience):
             await server.plugins.ready()
     except TimeoutError:
         return f"no answer within {patience:g} seconds"
     except PluginFailure as exc:
-        return f"{exc}: the log says why"
+        return f"{exc}; see the log"
     except PopError as exc:
         text = server.context.catalogue.default.text(exc.text_id, ascii=True, **exc.fields)
         return text.decode() + (f" [{exc.code}]" if exc.code else "")
@@ -196,7 +197,7 @@ def parse(text: str) -> tuple[str, int]:
     except ValueError:
         host = port = None
     if not host or port is None or parts.netloc != text or parts.username is not None:
-        raise ConfigurationError(f"--metrics {text}: wanted is HOST:PORT, such as 127.0.0.1:9110")
+        raise ConfigurationError(f"--metrics {text}: it must be HOST:PORT, such as 127.0.0.1:9110")
     return host, port
 
 
@@ -205,7 +206,7 @@ def _check(_context: click.Context, _option: click.Parameter, given: str | None)
         try:
             parse(given)
         except ConfigurationError as exc:
-            raise click.BadParameter("wanted is HOST:PORT, such as 127.0.0.1:9110.") from exc
+            raise click.BadParameter("it must be HOST:PORT, such as 127.0.0.1:9110.") from exc
     return given
 
 

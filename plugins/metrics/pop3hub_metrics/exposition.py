@@ -1,6 +1,6 @@
-"""How metrics are written: prometheus_client's formats.
+"""Write metrics in the formats of prometheus_client.
 
-A module of its own, which only a server with --metrics imports: every command would wait for it.
+Only a server with --metrics imports this module: other commands need not wait for the import.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from prometheus_client.core import (
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
-from pop3hub_metrics.figures import METRICS
+from pop3hub_metrics.samples import METRICS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from pop3hub_metrics.figures import Samples
+    from pop3hub_metrics.samples import Samples
 
 FAMILIES: dict[str, Callable[..., Any]] = {
     "counter": CounterMetricFamily,
@@ -37,7 +37,7 @@ class _Samples(Collector):
         self._samples = samples
 
     def collect(self) -> Iterator[Any]:
-        """Yield every metric, those without a sample too."""
+        """Yield every metric, including those without samples."""
         for metric in METRICS.values():
             family = FAMILIES[metric.kind](metric.name, metric.help, labels=metric.labels)
             for (name, *labels), values in self._samples.items():
@@ -54,6 +54,6 @@ class _Samples(Collector):
 
 
 def expose(samples: Samples, accept: str) -> tuple[bytes, str]:
-    """Return the samples in the format that suits an Accept field, and that format's name."""
+    """Return the samples in the format that an Accept field asks for, and its content type."""
     encode, kind = choose_encoder(accept)
     return encode(_Samples(samples)), kind

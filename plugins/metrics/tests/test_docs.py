@@ -11,7 +11,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from pop3hub_metrics.exposition import expose
-from pop3hub_metrics.figures import METRICS
+from pop3hub_metrics.samples import METRICS
 
 DOCS = Path(__file__).parents[3] / "docs"
 SAMPLES = {

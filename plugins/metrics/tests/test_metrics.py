@@ -18,7 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 import pop3hub_metrics
 from pop3hub import ConfigurationError, PopMessage, PopServer, PopUser, TemporaryFailure, hookimpl
-from pop3hub_metrics import Metrics, parse, responder
+from pop3hub_metrics import Metrics, http, parse
 from tests.authority import Authority
 
 MESSAGE = b"Subject: hi\r\n\r\nHello world!\r\n"
@@ -285,15 +285,15 @@ async def test_a_server_after_another_goes_on_counting(serving, metrics):
 async def test_of_a_process_that_is_gone_only_what_it_counted_remains(serving, metrics):
     worker = """
 import sys
-from pop3hub_metrics.board import Board
+from pop3hub_metrics.shared_memory import SharedMemory
 
-board = Board.__new__(Board)
-board._fd, board._number = int(sys.argv[1]), 0
-board.take()
-board.write({("pop3hub_sessions",): [7], ("pop3hub_connections",): [5], ("another",): [1]})
+memory = SharedMemory.__new__(SharedMemory)
+memory._fd, memory._number = int(sys.argv[1]), 0
+memory.take()
+memory.write({("pop3hub_sessions",): [7], ("pop3hub_connections",): [5], ("another",): [1]})
 """
     async with serving():
-        descriptor = metrics._board._fd
+        descriptor = metrics._shared._fd
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-c", worker, str(descriptor)), pass_fds=[descriptor]
         )
@@ -333,7 +333,7 @@ async def test_the_reason_names_the_plugin_and_holds_nothing_of_its_exception(
         status, reason, _ = await get(metrics, "/readyz")
 
     assert HTTPStatus.SERVICE_UNAVAILABLE == status
-    assert "ready of plugin Backend failed: the log says why\n" == reason
+    assert "ready of plugin Backend failed; see the log\n" == reason
 
 
 @pytest.mark.parametrize("times", [{"ready_patience": 0.05}])
@@ -403,7 +403,7 @@ async def test_many_clients_that_say_nothing_get_no_more_than_their_share(servin
         where = urlsplit(metrics.url)
         silent = [
             await asyncio.open_connection(where.hostname, where.port)
-            for _ in range(responder.CONNECTIONS)
+            for _ in range(http.CONNECTIONS)
         ]
         assert b"" == await say(metrics.url, b"GET /healthz HTTP/1.1\r\n\r\n")
         for reader, writer in silent:
@@ -430,7 +430,7 @@ async def test_a_stop_waits_for_no_client_of_ours(serving, metrics, backend):
 
 async def test_nothing_listens_unless_asked_for(serving, metrics):
     async with serving(at=None):
-        assert 0 == metrics._responder.port
+        assert 0 == metrics._http.port
 
 
 async def test_a_command_that_serves_no_mail_has_no_metrics(metrics):
@@ -438,7 +438,7 @@ async def test_a_command_that_serves_no_mail_has_no_metrics(metrics):
     await metrics.startup(None)
     await metrics.shutdown()
 
-    assert 0 == metrics._responder.port
+    assert 0 == metrics._http.port
 
 
 async def test_a_port_in_use_ends_the_start_with_what_to_look_at(serving, metrics):

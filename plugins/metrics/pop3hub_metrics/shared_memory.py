@@ -1,7 +1,7 @@
-"""Figures of several processes in memory that they share, so that any of them can tell the sum.
+"""The counts of several processes in memory that they share, so that any of them can add them up.
 
-The memory is a file without a name, made before the workers are forked; it is gone with the last of
-them. Nobody waits for anybody: each process writes its own place, and reads the others'.
+The memory is a file without a name, made before the workers are forked; it disappears with the last
+of them. No process waits for another: each writes its own place and reads the others'.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pop3hub_metrics.figures import Samples
+    from pop3hub_metrics.samples import Samples
 
 PLACES = 1024
 """Processes at once."""
 HALF = 512 * 1024
-"""Octets of one record; pages that nothing was written to take no memory."""
+"""Octets of one record. Pages that were never written take no memory."""
 PLACE = 2 * HALF
 RECORD = struct.Struct(">QII")
 """Before a record: its number, its length, its CRC-32."""
 
 
-class Board:
-    """Places for the figures of the processes that were forked of the one that made it.
+class SharedMemory:
+    """Places for the counts of the processes that are forked from the one that made it.
 
-    A place belongs to the process that holds a lock on its first octet, which the system takes back
-    when the process ends, however it ends. What stood there stays, and is counted, until the next
-    process takes the place and goes on from it. The two halves are written in turn, so that one
-    record is whole at any time.
+    A place belongs to the process that holds a lock on its first octet. The system releases the
+    lock when the process ends, however it ends. The counts stay, and are added up, until the next
+    process takes the place and continues from them. The two halves are written in turn, so one of
+    them always holds a complete record.
     """
 
     def __init__(self) -> None:
@@ -50,7 +50,7 @@ class Board:
         self._number = 0
 
     def take(self) -> Samples:
-        """Take a place for this process; return what the one that had it before left there."""
+        """Take a place for this process; return what the process before it left there."""
         for place in range(PLACES):
             try:
                 self._lock(place, fcntl.LOCK_EX)
@@ -59,26 +59,26 @@ class Board:
             self._place = place
             self._number, samples = self._read(place)
             return samples
-        raise OSError(f"{PLACES} processes have a place already")
+        raise OSError(f"{PLACES} processes already have a place")
 
     def leave(self) -> None:
-        """Give the place up; what was written stays."""
+        """Give up the place; what was written stays."""
         if self._place is not None:
             self._unlock(self._place)
             self._place = None
 
     def write(self, samples: Samples) -> None:
-        """Put down what this process has counted, in place of what it wrote before."""
+        """Write the counts of this process in place of those it wrote before."""
         assert self._place is not None  # noqa: S101 - written between take and leave
         payload = json.dumps([[*key, values] for key, values in samples.items()]).encode()
         if RECORD.size + len(payload) > HALF:
-            raise OverflowError(f"{len(samples)} figures are more than a place has room for")
+            raise OverflowError(f"{len(samples)} samples do not fit into a place")
         self._number += 1
         head = RECORD.pack(self._number, len(payload), zlib.crc32(payload))
         os.pwrite(self._fd, head + payload, self._place * PLACE + self._number % 2 * HALF)
 
     def others(self) -> Iterator[tuple[Samples, bool]]:
-        """Yield what each other place holds, and whether a process has it."""
+        """Yield what each other place holds, and whether a process has that place."""
         end = os.fstat(self._fd).st_size
         for place in range(-(-end // PLACE)):
             if place != self._place:
@@ -99,7 +99,7 @@ class Board:
         fcntl.lockf(self._fd, fcntl.LOCK_UN, 1, place * PLACE)
 
     def _read(self, place: int) -> tuple[int, Samples]:
-        """Return the newest record that is whole: its number, and what it holds."""
+        """Return the newest complete record: its number and its samples."""
         newest, found = 0, b"[]"
         for start in (place * PLACE, place * PLACE + HALF):
             head = os.pread(self._fd, RECORD.size, start)

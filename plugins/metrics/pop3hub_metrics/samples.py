@@ -1,7 +1,7 @@
-"""Which metrics there are, and what they come to in one process.
+"""Which metrics there are, and their values in one process.
 
-docs/metrics.md lists them for people. Labels hold names that the installation bounds, never a
-user's or an address.
+docs/metrics.md lists them for people. Labels hold names of which an installation has few, never a
+user's name or an address.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ from typing import TYPE_CHECKING, Literal
 from pop3hub.registry import BOUNDS
 
 if TYPE_CHECKING:
-    from pop3hub.server import PopServer
+    from pop3hub import PopServer
 
     Samples = dict[tuple[str, ...], list[float]]
-    """By metric and its labels' values: one number, or of a histogram its spans and their sum."""
+    """By metric and label values: one number, or the buckets of a histogram and their sum."""
 
 LAG_BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """One metric: a counter unless said otherwise; `bounds` are a histogram's.
+    """One metric, a counter by default; only a histogram has `bounds`.
 
-    A gauge is of a process that lives; what others have counted counts when they are gone, too.
+    Counts of processes that have ended are added up too, gauges are not.
     """
 
     name: str
@@ -40,42 +40,47 @@ METRICS = {
     for metric in (
         Metric(
             "pop3hub_accepted_connections",
-            "TCP connections, those whose TLS handshake failed or is under way among them.",
+            "TCP connections, including those whose TLS handshake failed or is not over.",
         ),
         Metric("pop3hub_connections", "Connections that were greeted or refused."),
-        Metric("pop3hub_refused_connections", "Connections that were refused: too many."),
-        Metric("pop3hub_sessions", "Sessions that are open.", kind="gauge"),
         Metric(
-            "pop3hub_ended_sessions", "Sessions that have ended, and why.", labels=("tls", "reason")
+            "pop3hub_refused_connections",
+            "Connections that were refused because there were too many.",
+        ),
+        Metric("pop3hub_sessions", "Open sessions.", kind="gauge"),
+        Metric(
+            "pop3hub_ended_sessions",
+            "Sessions that have ended, by reason.",
+            labels=("tls", "reason"),
         ),
         Metric(
             "pop3hub_logins",
-            "Logins; the result is OK, the response code of the refusal, or ERR where it has none.",
+            "Logins; the result is OK, or the response code of the refusal, or ERR if it has none.",
             labels=("mechanism", "result"),
         ),
         Metric("pop3hub_commands", "Commands of sessions that have ended."),
-        Metric("pop3hub_retrieved_messages", "Messages that RETR has sent whole."),
+        Metric("pop3hub_retrieved_messages", "Messages that RETR has sent completely."),
         Metric("pop3hub_retrieved_octets", "Octets of messages that RETR and TOP have sent."),
-        Metric("pop3hub_deleted_messages", "Messages that were removed in UPDATE."),
+        Metric("pop3hub_deleted_messages", "Messages removed in UPDATE."),
         Metric(
             "pop3hub_hook_seconds",
-            "Time that plugins took for what they were asked.",
+            "Time that calls of plugins took.",
             labels=("hook", "plugin"),
             kind="histogram",
             bounds=BOUNDS,
         ),
         Metric(
             "pop3hub_hook_failures",
-            "What plugins could not answer: errors of the backend, timeouts, defects.",
+            "Calls of plugins that failed: backend errors, timeouts, defects.",
             labels=("hook", "plugin"),
         ),
         Metric(
             "pop3hub_loop_lag_seconds",
-            "How late the event loop comes to a timer.",
+            "How late the event loop runs a timer.",
             kind="histogram",
             bounds=LAG_BOUNDS,
         ),
-        Metric("pop3hub_workers", "Processes that serve.", kind="gauge"),
+        Metric("pop3hub_workers", "Worker processes.", kind="gauge"),
     )
 }
 
@@ -87,13 +92,13 @@ class Lag:
         self.values = [0.0] * (len(LAG_BOUNDS) + 2)
 
     def add(self, seconds: float) -> None:
-        """Count one look at the clock."""
+        """Count one measurement."""
         self.values[bisect_left(LAG_BOUNDS, seconds)] += 1
         self.values[-1] += seconds
 
 
 def collect(server: PopServer, lag: Lag) -> Samples:
-    """Return what this process has done and is doing."""
+    """Return the values of this process."""
     stats = server.stats
     samples: Samples = {
         ("pop3hub_accepted_connections",): [stats.accepted],
@@ -119,7 +124,7 @@ def collect(server: PopServer, lag: Lag) -> Samples:
 
 
 def add(total: Samples, more: Samples, *, gone: bool = False) -> None:
-    """Add what another process has counted; `gone` leaves out what ended with it."""
+    """Add the counts of another process; `gone` leaves out the gauges, which ended with it."""
     for key, values in more.items():
         metric = METRICS.get(key[0])
         if metric is None or (gone and metric.kind == "gauge"):

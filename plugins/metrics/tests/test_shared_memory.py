@@ -9,22 +9,22 @@ import sys
 
 import pytest
 
-from pop3hub_metrics import board
-from pop3hub_metrics.board import Board
+from pop3hub_metrics import shared_memory
+from pop3hub_metrics.shared_memory import SharedMemory
 
 # A process that forks, so that the tests' own, which has threads, need not.
 PARENT = """
 import json, os, signal, sys
-from pop3hub_metrics.board import Board
+from pop3hub_metrics.shared_memory import SharedMemory
 
-board = Board()
+memory = SharedMemory()
 
 def fork(value):
     told, tell = os.pipe()
     pid = os.fork()
     if not pid:
-        before = board.take().get(("connections",), [0])[0]
-        board.write({("connections",): [before + value]})
+        before = memory.take().get(("connections",), [0])[0]
+        memory.write({("connections",): [before + value]})
         os.write(tell, b"x")
         signal.pause()
     os.read(told, 1)
@@ -35,7 +35,7 @@ def end(pid):
     os.waitpid(pid, 0)
 
 def show():
-    places = [[samples[("connections",)][0], taken] for samples, taken in board.others()]
+    places = [[samples[("connections",)][0], taken] for samples, taken in memory.others()]
     print(json.dumps(places))
 
 """
@@ -80,8 +80,8 @@ def test_looking_takes_no_place_away():
 
 @pytest.fixture
 def mine():
-    """A board on which this process has a place."""
-    made = Board()
+    """Shared memory in which this process has a place."""
+    made = SharedMemory()
     assert {} == made.take()
     yield made
     made.leave()
@@ -90,7 +90,7 @@ def mine():
 def test_a_record_that_was_not_finished_leaves_the_one_before(mine):
     mine.write({("connections",): [1]})
     mine.write({("connections",): [2]})
-    os.pwrite(mine._fd, b"\0", 2 % 2 * board.HALF + board.RECORD.size)
+    os.pwrite(mine._fd, b"\0", 2 % 2 * shared_memory.HALF + shared_memory.RECORD.size)
 
     mine.leave()
     assert {("connections",): [1]} == mine.take()
@@ -106,14 +106,14 @@ def test_a_place_that_is_left_keeps_what_stands_there(mine):
 def test_more_than_there_is_room_for_is_refused_and_changes_nothing(mine):
     mine.write({("connections",): [1]})
     with pytest.raises(OverflowError):
-        mine.write({("logins", "x" * board.HALF, "OK"): [2]})
+        mine.write({("logins", "x" * shared_memory.HALF, "OK"): [2]})
     mine.leave()
 
     assert {("connections",): [1]} == mine.take()
 
 
-def test_memory_is_given_back_with_its_board():
-    made = Board()
+def test_memory_is_given_back_with_its_object():
+    made = SharedMemory()
     descriptor = made._fd
     del made
 

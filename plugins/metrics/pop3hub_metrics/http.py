@@ -1,7 +1,7 @@
-"""As much of an HTTP server as metrics and health checks need: GET, one request a connection.
+"""As much of an HTTP server as metrics and health checks need: GET, one request per connection.
 
-Runs in the event loop of whoever asks, so that an answer also says that the loop goes round. It
-reads a request's head and nothing more, within limits of size, time and number.
+It runs in the event loop of the mail server, so an answer also shows that the loop is alive. It
+reads only the head of a request, within limits of size, time and number.
 """
 
 from __future__ import annotations
@@ -19,26 +19,26 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
     Route = Callable[[Mapping[str, str]], Awaitable["Answer"]]
-    """Takes the request's header fields, their names in lower case."""
+    """Takes the header fields of a request, by lower-case name."""
 
 HEAD = 8 * 1024
-"""Octets of a request's head."""
+"""Octets that the head of a request may have."""
 PATIENCE = 10.0
 """Seconds for a request, from the connection to the last octet of the answer."""
 CONNECTIONS = 32
-"""Connections at once; more are closed unanswered."""
+"""Connections at once; more are closed without an answer."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A status, a body and what it is."""
+    """A status, a body and its content type."""
 
     status: HTTPStatus
     body: bytes
     kind: str = "text/plain; charset=utf-8"
 
 
-class Responder:
+class HttpServer:
     """Answers GET and HEAD for a few paths, each within `patience` seconds."""
 
     def __init__(self, routes: Mapping[str, Route], *, patience: float = PATIENCE) -> None:
@@ -49,9 +49,9 @@ class Responder:
         self._log = structlog.get_logger("pop3hub.metrics")
 
     async def open(self, host: str, port: int, *, alone: bool) -> None:
-        """Listen, beside other processes that do the same; raise OSError.
+        """Listen, on a port that other worker processes share; raise OSError.
 
-        `alone` says that there are none of ours: then a port that is in use is somebody else's.
+        `alone` says that this is the only worker: then a port in use belongs to another program.
         """
         if alone:
             probe = await asyncio.start_server(self._accept, host, port)
@@ -63,11 +63,11 @@ class Responder:
 
     @property
     def port(self) -> int:
-        """The port that it listens on; 0 before it does."""
+        """The port that it listens on; 0 while it does not."""
         return int(self._server.sockets[0].getsockname()[1]) if self._server else 0
 
     async def close(self) -> None:
-        """Listen no more, and cut what is being answered."""
+        """Stop listening, and drop requests in progress."""
         if self._server is None:
             return
         self._server.close()
@@ -119,7 +119,7 @@ class Responder:
         }
         try:
             answer = await route(fields)
-        except Exception:  # noqa: BLE001 - whatever it is, whoever asks is owed an answer
+        except Exception:  # noqa: BLE001 - the client gets an answer, the log the reason
             self._log.exception("metrics.failed", path=path)
             answer = _plain(HTTPStatus.INTERNAL_SERVER_ERROR)
         return _reply(answer, with_body=method == "GET")

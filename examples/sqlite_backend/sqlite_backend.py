@@ -14,12 +14,16 @@ import sys
 import uuid
 from typing import TYPE_CHECKING
 
-from pop3hub.auth import PopUser
-from pop3hub.errors import NoSuchUser, PermanentFailure, UniqueIdTaken
-from pop3hub.hookspecs import hookimpl
-from pop3hub.maildrop import PopMessage
+from pop3hub import (
+    NoSuchUser,
+    PermanentFailure,
+    PopMessage,
+    PopServer,
+    PopUser,
+    UniqueIdTaken,
+    hookimpl,
+)
 from pop3hub.protocol import wire_form
-from pop3hub.server import PopServer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -85,9 +89,10 @@ class SqliteBackend:
     @hookimpl
     def store_user(self, user: PopUser, replace: bool) -> bool:  # noqa: FBT001 - the hook's argument
         """Add a user, or change the password of one."""
-        change = "UPDATE users SET password = ?2 WHERE name = ?1"
-        query = change if replace else "INSERT OR IGNORE INTO users VALUES (?1, ?2)"
-        return self.db.execute(query, [user.name, user.password]).rowcount == 1
+        change = "UPDATE users SET password = :password WHERE name = :name"
+        query = change if replace else "INSERT OR IGNORE INTO users VALUES (:name, :password)"
+        facts = {"name": user.name, "password": user.password}
+        return self.db.execute(query, facts).rowcount == 1
 
     @hookimpl
     async def store_message(

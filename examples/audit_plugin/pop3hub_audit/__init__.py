@@ -1,4 +1,4 @@
-"""An extension of pop3hub: a file that tells who took which message."""
+"""An extension of pop3hub: a file that records who retrieved which message."""
 
 from __future__ import annotations
 
@@ -9,14 +9,12 @@ from typing import IO, TYPE_CHECKING, Any
 
 import click
 
-from pop3hub.errors import ConfigurationError
-from pop3hub.hookspecs import hookimpl
+from pop3hub import ConfigurationError, hookimpl
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from pop3hub.maildrop import PopMessage
-    from pop3hub.session import Session
+    from pop3hub import PopMessage, Session
 
 
 class Audit:
@@ -40,7 +38,7 @@ class Audit:
 
     @hookimpl
     def configure(self, options: Mapping[str, Any]) -> None:
-        """Note the file."""
+        """Take the path of the file."""
         path = options.get("audit_file")
         self._path = Path(path) if path else None
 
@@ -63,12 +61,12 @@ class Audit:
 
     @hookimpl
     def message_retrieved(self, message: PopMessage, session: Session) -> None:
-        """Tell of a message that RETR has sent whole."""
+        """Record a message that RETR has sent completely."""
         self._write(session, "retrieved", uid=message.uid, octets=message.size)
 
     @hookimpl
     def session_closed(self, session: Session) -> None:
-        """Tell of a session's end, if anybody had logged in."""
+        """Record the end of a session in which a user had logged in."""
         if session.user is not None:
             self._write(session, "closed", deleted=session.stats.deleted)
 

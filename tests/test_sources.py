@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import socket
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -26,6 +29,14 @@ def read(path: Path, *, uidls: bool = False) -> list[bytes]:
 
 def uids(path: Path) -> list[str | None]:
     return [found.uid for found in find(path, uidls=True) if isinstance(found, Found)]
+
+
+def uidls_of(path: Path) -> dict[str, str]:
+    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        return dovecot_uidls(folder)
+    finally:
+        os.close(folder)
 
 
 def refused(path: Path) -> list[tuple[str, str]]:
@@ -115,7 +126,7 @@ def test_dovecots_unique_ids_are_those_its_pop3_shows(maildir):
         "1700000001.M1P1.host": "old-1",
         "1700000002.M2P1.host,S=19": "1700000002.M2P1.host,S=19",
         "1700000003.M3P1.host": "000000036b03da81",
-    } == dovecot_uidls(maildir)
+    } == uidls_of(maildir)
 
 
 def test_messages_come_in_dovecots_order_and_unknown_ones_after_them(maildir):
@@ -141,7 +152,7 @@ def test_messages_come_in_dovecots_order_and_unknown_ones_after_them(maildir):
 def test_a_damaged_uidlist_gives_no_unique_ids(maildir, damage):
     (maildir / "dovecot-uidlist").write_bytes(damage)
 
-    assert {} == dovecot_uidls(maildir)
+    assert {} == uidls_of(maildir)
 
 
 def test_damaged_lines_of_a_uidlist_are_passed_over(maildir):
@@ -150,7 +161,7 @@ def test_damaged_lines_of_a_uidlist_are_passed_over(maildir):
     )
 
     assert {os.fsdecode(b"\xff.name"): "0000000500000001", "1.good": "0000000600000001"} == (
-        dovecot_uidls(maildir)
+        uidls_of(maildir)
     )
 
 
@@ -183,7 +194,11 @@ def test_one_refused_entry_hinders_no_other(tmp_path):
     (tmp_path / "4.eml").write_bytes(b"Subject: x\n\n")
     reason = "neither a .eml file nor an mbox nor a Maildir"
 
-    assert [(str(tmp_path / name), reason) for name in ("1.txt", "2", "3.eml")] == refused(tmp_path)
+    assert [
+        (str(tmp_path / "1.txt"), reason),
+        (str(tmp_path / "2"), reason),
+        (str(tmp_path / "3.eml"), "a symbolic link"),
+    ] == refused(tmp_path)
     assert [b"Subject: x\n\n"] == read(tmp_path)
 
 
@@ -196,3 +211,104 @@ def test_octets_add_up_to_what_is_found(maildir):
     found = [f for f in find(maildir) if isinstance(f, Found)]
 
     assert sum(f.octets for f in found) + len(b"half a mess") == octets(maildir)
+
+
+# Files that aren't plain
+
+
+def lay_fifo(path):
+    os.mkfifo(path)
+
+
+def lay_socket(path):
+    with socket.socket(socket.AF_UNIX) as bound:
+        where = os.open(path.parent, os.O_PATH)  # a socket's path is short
+        bound.bind(f"/proc/self/fd/{where}/{path.name}")
+        os.close(where)
+
+
+def lay_link(path):
+    path.symlink_to("/etc/passwd")
+
+
+@pytest.mark.parametrize("lay", [lay_fifo, lay_socket, lay_link, lambda path: path.mkdir()])
+@pytest.mark.parametrize("folder", ["cur", "new"])
+def test_a_maildir_is_read_around_what_is_not_a_plain_file(maildir, lay, folder):
+    lay(maildir / folder / "1700000001.M2P1.host:2,")
+
+    assert 4 == len(read(maildir, uidls=True))
+    assert [(str(maildir / "1700000001.M2P1.host"), "not a plain file")] == refused(maildir)
+    assert octets(maildir) >= 49
+
+
+@pytest.mark.parametrize("lay", [lay_fifo, lay_socket, lay_link, lambda path: path.mkdir()])
+def test_a_uidlist_that_is_not_a_plain_file_gives_no_unique_ids(maildir, lay):
+    lay(maildir / "dovecot-uidlist")
+
+    assert {} == uidls_of(maildir)
+    assert 4 == len(read(maildir, uidls=True))
+
+
+@pytest.mark.parametrize("lay", [lay_fifo, lay_socket, lay_link])
+def test_a_folder_is_read_around_what_is_not_a_plain_file(tmp_path, lay):
+    (tmp_path / "1.eml").write_bytes(b"Subject: x\n\n")
+    lay(tmp_path / "2.eml")
+    lay(tmp_path / "3")
+
+    assert [b"Subject: x\n\n"] == read(tmp_path)
+    assert [str(tmp_path / "2.eml"), str(tmp_path / "3")] == [
+        origin for origin, _ in refused(tmp_path)
+    ]
+    assert 12 == octets(tmp_path)
+
+
+@pytest.mark.parametrize("lay", [lay_fifo, lay_socket])
+def test_a_path_that_is_not_a_plain_file_is_refused(tmp_path, lay):
+    lay(tmp_path / "mail")
+
+    assert [(str(tmp_path / "mail"), "not a plain file")] == refused(tmp_path / "mail")
+    assert 0 == octets(tmp_path / "mail")
+
+
+def test_links_are_followed_to_what_was_asked_for_alone(maildir, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("links")
+    (folder / "maildir").symlink_to(maildir)
+    (folder / "1.eml").write_bytes(b"Subject: x\n\n")
+    (folder / "link.eml").symlink_to(folder / "1.eml")
+
+    assert 4 == len(read(folder / "maildir"))
+    assert 1 == len(read(folder / "link.eml"))
+    assert [(str(folder / "link.eml"), "a symbolic link")] == refused(folder)[:1]
+    assert [b"Subject: x\n\n"] == read(folder)
+
+
+@pytest.mark.parametrize("name", ["cur", "new"])
+def test_a_link_in_place_of_a_maildirs_folder_leads_nowhere(maildir, tmp_path_factory, name):
+    folder = tmp_path_factory.mktemp("mine")
+    for each in {"cur", "new"} - {name}:
+        (folder / each).mkdir()
+    (folder / name).symlink_to(maildir / name)
+
+    assert [] == read(folder)
+    assert (str(folder / name), "a symbolic link") in refused(folder)
+
+
+def test_nothing_is_left_out_that_another_program_renames(tmp_path):
+    for name in ("cur", "new"):
+        (tmp_path / name).mkdir()
+    for number in range(1000):
+        (tmp_path / "cur" / f"{number}.M1P1.host:2,").write_bytes(b"Subject: %d\n\n" % number)
+    program = (
+        "import os, sys\nprint(flush=True)\nos.chdir(sys.argv[1])\n"
+        "while True:\n for name in os.listdir('.'):\n"
+        "  os.rename(name, name[:-1] if name.endswith('S') else name + 'S')\n"
+    )
+    words = [sys.executable, "-c", program, tmp_path / "cur"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE) as renaming:
+        renaming.stdout.readline()
+        try:
+            found = sorted(read(tmp_path))
+        finally:
+            renaming.kill()
+
+    assert sorted(b"Subject: %d\n\n" % number for number in range(1000)) == found

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
+import threading
 import uuid
+from concurrent.futures import Future
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 import structlog
@@ -22,12 +24,14 @@ from pop3hub.sources import Found, find
 from pop3hub_memory.users import is_bcrypt, key_of, parse_user, read_users
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 
     from pop3hub.server import PopServer
     from pop3hub.session import Session
 
 __all__ = ["MemoryBackend"]
+
+T = TypeVar("T")
 
 INLINE = 1024 * 1024
 """Octets up to which a delivered message is brought into wire form on the event loop."""
@@ -97,12 +101,12 @@ class MemoryBackend:
         """Read users and mail."""
         users = [parse_user(text, "--memory-user") for text in self._given]
         if self._users_file is not None:
-            users += await asyncio.to_thread(read_users, self._users_file)
+            users += await _in_thread(read_users, self._users_file)
         for user in users:
             if self._users.setdefault(key_of(user.name), user) is not user:
                 raise ConfigurationError(f"two users are named {user.name!r}")
         if self._mail is not None:
-            self._maildrops |= await asyncio.to_thread(self._read_mail, self._mail)
+            self._maildrops |= await _in_thread(self._read_mail, self._mail)
         if not self._users:
             self._log.warning("memory.no_users", remedy="give --memory-user or --memory-users")
 
@@ -209,6 +213,22 @@ class MemoryBackend:
         uid = uid or uuid.uuid4().hex
         _add(maildrop, uid, contents)
         return uid
+
+
+async def _in_thread(function: Callable[[Path], T], path: Path) -> T:
+    """Read files in a thread that doesn't keep the process from ending, should it hang."""
+    future: Future[T] = Future()
+
+    def work() -> None:
+        try:
+            result = function(path)
+        except BaseException as exc:  # noqa: BLE001 - it is the caller's
+            future.set_exception(exc)
+        else:
+            future.set_result(result)
+
+    threading.Thread(target=work, name="pop3hub-memory", daemon=True).start()
+    return await asyncio.wrap_future(future)
 
 
 def _path(given: str | Path | None) -> Path | None:

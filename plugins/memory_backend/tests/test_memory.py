@@ -185,9 +185,9 @@ async def test_what_cant_work_stops_the_start_with_one_line(options, problem):
 
 
 async def test_what_cant_be_read_stops_the_start(mail):
-    (mail / "luke" / "4.eml").symlink_to("/proc/self/mem")  # Linux refuses to read its beginning
+    (mail / "leia").symlink_to("/proc/self/mem")  # Linux refuses to read its beginning
 
-    with pytest.raises(ConfigurationError, match=r"4\.eml: Input/output error"):
+    with pytest.raises(ConfigurationError, match=r"leia: Input/output error"):
         await start(memory_mail=mail)
 
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
-import hmac
 import time
 from collections import OrderedDict
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,11 +19,14 @@ from pop3hub.errors import (
 )
 from pop3hub.hookspecs import hookimpl
 from pop3hub_maildir.delivery import Delivery
-from pop3hub_maildir.folder import MEASURING, PAGE, Folder, MaildirMessage
+from pop3hub_maildir.failures import refusal, told
+from pop3hub_maildir.folder import Folder
 from pop3hub_maildir.lock import MaildirLock
-from pop3hub_maildir.passwd import CLEAR, PasswdFile
+from pop3hub_maildir.messages import MaildirMessage
+from pop3hub_maildir.passwd import CLEAR, PasswdFile, is_same_password
 from pop3hub_maildir.pattern import Pattern
-from pop3hub_maildir.reading import Reader
+from pop3hub_maildir.reading import FileChanged, Reader
+from pop3hub_maildir.threads import FileThreads
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -36,30 +37,32 @@ if TYPE_CHECKING:
     from pop3hub.server import PopServer
 
     T = TypeVar("T")
+    Pages = AsyncIterator[Sequence[PopMessage]]
 
 __all__ = ["MaildirBackend"]
 
-THREADS = 4
-"""Threads for what waits for a disk."""
 CACHE = 100_000
-"""Messages whose names and sizes are kept in memory between sessions: about 40 MiB."""
+"""Messages whose names and sizes are kept in memory between sessions: about 65 MiB."""
 BATCH = 256 * 1024
 """Octets of a delivery that are written at once."""
+FEW = 100
+"""Messages whose files are looked at on the event loop at a login: 0.3 ms."""
+RENAMED = 10
+"""How often a file may be renamed between a look for it and its opening."""
+REMOVED = 1000
+"""Messages that are removed at once, so that a removal that hangs is noticed."""
 
 
 class MaildirBackend:
     """One Maildir for each user, found by a pattern; users from a file or from another plugin."""
 
-    def __init__(self, *, page: int = PAGE, measuring: float = MEASURING) -> None:
-        """Hand new messages on after so many of them, or so many seconds of measuring them."""
-        self._page = page
-        self._measuring = measuring
+    def __init__(self) -> None:
         self._pattern: Pattern | None = None
         self._passwd: PasswdFile | None = None
         self._cache = CACHE
         self._kept = 0
         self._folders: OrderedDict[str, Folder] = OrderedDict()
-        self._threads: ThreadPoolExecutor | None = None
+        self._threads: FileThreads | None = None
         self._reader: Reader | None = None
         self._log = structlog.get_logger("pop3hub.maildir")
 
@@ -108,26 +111,33 @@ class MaildirBackend:
     async def startup(self, server: PopServer | None) -> None:  # noqa: ARG002 - the hook's argument
         """Look for the root folder, and read the users."""
         root = Path(self._paths.root)
-        if not await asyncio.to_thread(root.is_dir):
-            raise ConfigurationError(f"--maildir: there is no folder {root}")
-        if self._passwd is not None:
-            await asyncio.to_thread(self._passwd.read)
-        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="pop3hub-maildir")
+        self._threads = FileThreads()
         self._reader = Reader(self._threads)
+        try:
+            found = await self._run(root, root.is_dir)
+            if self._passwd is not None:
+                await self._run(self._passwd, self._passwd.read)
+        except BaseException:
+            await self._threads.close()
+            raise
+        if not found:
+            await self._threads.close()
+            raise ConfigurationError(f"--maildir: there is no folder {root}")
 
     @hookimpl
     async def shutdown(self, server: PopServer | None) -> None:  # noqa: ARG002 - the hook's argument
-        """Let the threads finish what they write."""
+        """Let the threads finish what they write, but for one that hangs."""
         threads, self._threads = self._threads, None
         if threads is not None:
-            await asyncio.to_thread(threads.shutdown)
+            await threads.close()
         self._folders.clear()
         self._kept = 0
 
     @hookimpl
     async def ready(self) -> None:
         """Look for the root folder."""
-        if not await self._run(Path(self._paths.root).is_dir):
+        root = Path(self._paths.root)
+        if not await self._run(root, root.is_dir):
             raise TemporaryFailure
 
     @property
@@ -136,9 +146,17 @@ class MaildirBackend:
             raise ConfigurationError("the maildir backend needs --maildir PATTERN")
         return self._pattern
 
-    async def _run(self, function: Callable[..., T], *arguments: Any) -> T:
-        """Call a function that waits for the disk, in a thread."""
-        return await asyncio.get_running_loop().run_in_executor(self._threads, function, *arguments)
+    async def _run(self, place: object, function: Callable[..., T], *arguments: Any) -> T:
+        """Call a function that waits for the disk, in a thread; one at a time for each place."""
+        if self._threads is None:
+            raise TemporaryFailure
+        with told(str(place)):
+            return await self._threads.run(str(place), function, *arguments)
+
+    @property
+    def keeps_scram_keys(self) -> bool:
+        """Whether every user can log in by SCRAM: keys can't be made of a bcrypt hash."""
+        return self._passwd is not None and all(user.scram for user in self._passwd.all())
 
     # Users
 
@@ -153,7 +171,7 @@ class MaildirBackend:
         return passwd.get(name)
 
     async def _get_user(self, passwd: PasswdFile, name: str) -> PopUser | None:
-        await self._run(passwd.read)
+        await self._run(passwd, passwd.read)
         return passwd.get(name)
 
     @hookimpl
@@ -161,14 +179,14 @@ class MaildirBackend:
         """Compare a password that the file has in clear; leave hashes to pop3hub."""
         if not hash.startswith(CLEAR):
             return None
-        return hmac.compare_digest(raw.encode(), hash.removeprefix(CLEAR).encode())
+        return is_same_password(raw, hash.removeprefix(CLEAR))
 
     @hookimpl
     async def list_users(self) -> list[PopUser]:
         """Return the users of the file."""
         if self._passwd is None:
             return []
-        await self._run(self._passwd.read)
+        await self._run(self._passwd, self._passwd.read)
         return self._passwd.all()
 
     # The maildrop
@@ -178,11 +196,10 @@ class MaildirBackend:
         if path is None:
             self._log.error("maildir.bad_name", user=name)
             raise PermanentFailure("maildrop-damaged")
-        folder = self._folders.get(path)
+        folder = self._folders.get(str(path))
         if folder is None:
-            folder = Folder(path, page=self._page, measuring=self._measuring)
-            self._folders[path] = folder
-        self._folders.move_to_end(path)
+            folder = self._folders[str(path)] = Folder(path)
+        self._folders.move_to_end(str(path))
         return folder
 
     @hookimpl
@@ -190,11 +207,9 @@ class MaildirBackend:
         """Lock the Maildir against every other session, process and machine."""
         return MaildirLock(self._folder(user.name), self._leaving)
 
-    async def _leaving(self, folder: Folder) -> None:
-        """Keep what the session has found out, and within the cache's limit what it has listed."""
-        if folder.has_learned:
-            await self._run(folder.keep)
-        if self._folders.get(folder.path) is folder:
+    def _leaving(self, folder: Folder) -> None:
+        """Keep what the session has listed, within the cache's limit."""
+        if self._folders.get(str(folder.path)) is folder:
             self._kept += len(folder) - folder.counted
             folder.counted = len(folder)
         while self._kept > self._cache:
@@ -203,18 +218,30 @@ class MaildirBackend:
     @hookimpl
     def receive_messages(
         self, user: PopUser
-    ) -> Sequence[PopMessage] | AsyncIterator[Sequence[PopMessage]]:
+    ) -> Sequence[PopMessage] | Awaitable[Sequence[PopMessage] | Pages]:
         """Return the last listing if nothing has changed, otherwise list anew."""
         folder = self._folder(user.name)
-        return folder.messages if folder.unchanged else self._pages(folder)
+        if len(folder.messages) <= FEW:
+            with folder.failures():
+                if folder.is_current(folder.lock.maildir if folder.lock else None):
+                    return folder.messages
+        return self._receive(folder)
 
-    async def _pages(self, folder: Folder) -> AsyncIterator[Sequence[PopMessage]]:
-        messages, new = await self._run(folder.scan)
-        yield messages
-        unmeasured = iter(new)
-        while new and (page := await self._run(folder.measure, unmeasured)):
-            messages = messages + page
-            yield page
+    async def _receive(self, folder: Folder) -> Sequence[PopMessage] | Pages:
+        if len(folder.messages) > FEW and await self._run(folder.path, folder.is_current):
+            return folder.messages
+        return self._pages(folder)
+
+    async def _pages(self, folder: Folder) -> Pages:
+        messages, must_measure = await self._run(folder.path, folder.scan)
+        if not must_measure:
+            yield messages
+        else:
+            unmeasured = iter(messages)
+            messages = []
+            while page := await self._run(folder.path, folder.measure, unmeasured):
+                messages += page
+                yield page
         folder.finish(messages)
 
     @hookimpl
@@ -228,35 +255,63 @@ class MaildirBackend:
             return self._read(message)
         except FileNotFoundError:
             return self._relocated(message)
+        except FileChanged:
+            return self._changed(message)
 
     def _read(self, message: MaildirMessage) -> bytes | AsyncIterator[bytes]:
         if self._reader is None:
             raise TemporaryFailure
-        folder = message.folder
-        if not message.place:
-            raise FileNotFoundError
-        surveyed = None if message.surveyed else lambda found: folder.learned(message, found)
-        return self._reader.read(folder.path_of(message), surveyed)
+        try:
+            fd = message.folder.open(message)
+        except FileNotFoundError:
+            raise
+        except OSError as exc:
+            file = f"{message.folder.path}/{message.place}"
+            self._log.error("maildir.unreadable", file=file, error=exc.strerror)
+            raise refusal(exc) from exc
+        return self._reader.read(fd, message.stamp)
 
     async def _relocated(self, message: MaildirMessage) -> bytes | AsyncIterator[bytes]:
-        if not await self._run(message.folder.relocate, message):
-            raise PermanentFailure("message-gone", uid=message.uid)
-        try:
-            return self._read(message)
-        except FileNotFoundError:  # renamed twice in a moment
-            raise TemporaryFailure from None
+        """Read a message whose file has moved, or find that it is gone."""
+        for _ in range(RENAMED):
+            if not await self._run(message.folder.path, message.folder.relocate, message):
+                raise PermanentFailure("message-gone", uid=message.uid)
+            try:
+                return self._read(message)
+            except FileNotFoundError:  # renamed in the moment between
+                continue
+            except FileChanged:
+                return await self._changed(message)
+        raise TemporaryFailure
+
+    async def _changed(self, message: MaildirMessage) -> bytes | AsyncIterator[bytes]:
+        """Read a file that has changed since it was listed, if what was told of it still holds."""
+        folder = message.folder
+        if await self._run(folder.path, folder.measure_again, message):
+            with suppress(FileChanged, FileNotFoundError):
+                return self._read(message)
+        self._log.warning("maildir.changed", file=f"{folder.path}/{message.place}")
+        raise TemporaryFailure
 
     @hookimpl
     async def delete_messages(self, messages: Sequence[PopMessage]) -> int:
         """Remove the files, and wait until that is on disk."""
         ours = [message for message in messages if isinstance(message, MaildirMessage)]
-        return await self._run(ours[0].folder.remove, ours) if ours else 0
+        return await self._remove(ours[0].folder, ours) if ours else 0
+
+    async def _remove(self, folder: Folder, messages: Sequence[MaildirMessage]) -> int:
+        removed = 0
+        for start in range(0, len(messages), REMOVED):
+            batch = messages[start : start + REMOVED]
+            removed += await self._run(folder.path, folder.remove, batch)
+        return removed
 
     @hookimpl
     async def expire_messages(self, user: PopUser, days: int) -> int:
         """Remove what was delivered more than so many days ago."""
+        folder = self._folder(user.name)
         before = time.time() - days * 24 * 3600
-        return await self._run(self._folder(user.name).expire, before)
+        return await self._remove(folder, await self._run(folder.path, folder.expired, before))
 
     # Delivery
 
@@ -266,28 +321,30 @@ class MaildirBackend:
     ) -> str:
         """Deliver into `new`, for a user of the file or one who has a Maildir already."""
         folder = await self._addressee(name)
-        delivery = await self._run(Delivery, folder)
+        delivery = await self._run(folder.path, Delivery, folder)
         try:
             if isinstance(contents, bytes):
-                await self._run(delivery.write, contents)
+                await self._run(folder.path, delivery.write, contents)
             else:
-                await self._write(delivery, contents)
-            return await self._run(delivery.finish, uid)
+                await self._write(folder, delivery, contents)
+            return await self._run(folder.path, delivery.finish, uid)
         except BaseException:
-            await self._run(delivery.abandon)
+            await self._run(folder.path, delivery.abandon)
             raise
 
-    async def _write(self, delivery: Delivery, contents: AsyncIterator[bytes]) -> None:
+    async def _write(
+        self, folder: Folder, delivery: Delivery, contents: AsyncIterator[bytes]
+    ) -> None:
         waiting: list[bytes] = []
         octets = 0
         async for chunk in contents:
             waiting.append(chunk)
             octets += len(chunk)
             if octets >= BATCH:
-                await self._run(delivery.write, b"".join(waiting))
+                await self._run(folder.path, delivery.write, b"".join(waiting))
                 waiting.clear()
                 octets = 0
-        await self._run(delivery.write, b"".join(waiting))
+        await self._run(folder.path, delivery.write, b"".join(waiting))
 
     async def _addressee(self, name: str) -> Folder:
         user = None
@@ -296,6 +353,6 @@ class MaildirBackend:
             if user is None:
                 raise NoSuchUser(name=name)
         path = self._paths.path(user.name if user else name)
-        if path is None or (user is None and not await self._run(Path(path).is_dir)):
+        if path is None or (user is None and not await self._run(path, path.exists)):
             raise NoSuchUser(name=name)
         return self._folder(user.name if user else name)

@@ -1,5 +1,4 @@
 """Delivery into a Maildir: through `tmp` into `new`, on disk before it is answered for."""
-# ruff: noqa: PTH108 - the paths are text
 
 from __future__ import annotations
 
@@ -12,7 +11,8 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from pop3hub_maildir.reading import Survey
+from pop3hub_maildir.directories import OpenMaildir
+from pop3hub_maildir.measuring import measure
 
 if TYPE_CHECKING:
     from pop3hub_maildir.folder import Folder
@@ -28,20 +28,17 @@ class Delivery:
 
     def __init__(self, folder: Folder) -> None:
         self._folder = folder
+        self._fd = self._tmp = -1
         seconds, rest = divmod(time.time_ns(), 1_000_000_000)
         host = re.sub(r"[^A-Za-z0-9-]", "", socket.gethostname().partition(".")[0])[:_HOST_LIMIT]
         process = f"P{os.getpid()}Q{next(_numbers)}R{secrets.token_hex(4)}"
         self._name = f"{seconds}.M{rest // 1000:06}{process}.{host or 'localhost'}"
-        self._tmp = f"{folder.path}/tmp/{self._name}"  # noqa: S108 - a Maildir's own
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-        folder.create()
-        self._fd = os.open(self._tmp, flags, 0o600)
-        self._survey = Survey()
+        with OpenMaildir(folder.path, create=True) as maildir:
+            self._fd, self._tmp = maildir.open_temporary(self._name)
         self._octets = 0
 
     def write(self, chunk: bytes) -> None:
         """Append octets, as they are."""
-        self._survey.feed(chunk)
         self._octets += len(chunk)
         view = memoryview(chunk)
         while view:
@@ -49,21 +46,27 @@ class Delivery:
 
     def finish(self, uid: str | None) -> str:
         """Put the message into `new`; return its unique-id. Raises UniqueIdTaken."""
-        self._survey.end()
         os.fsync(self._fd)
-        base = f"{self._name},S={self._octets},W={self._survey.octets}"
+        measured = measure(self._fd)
+        base = f"{self._name},S={self._octets},W={measured.octets}"
         uid = uid if uid and _UNIQUE_ID.fullmatch(uid) else base
-        self._folder.deliver(self._tmp, base, uid, self._survey)
+        self._folder.deliver((self._name, self._tmp), base, uid, measured)
         self._close()
         return uid
 
     def abandon(self) -> None:
         """Remove what was written."""
+        if self._tmp >= 0:
+            with suppress(FileNotFoundError):
+                os.unlink(self._name, dir_fd=self._tmp)
         self._close()
-        with suppress(FileNotFoundError):
-            os.unlink(self._tmp)
+
+    def __del__(self) -> None:
+        """Leave nothing of a delivery that was cancelled while a thread began it."""
+        self.abandon()
 
     def _close(self) -> None:
-        fd, self._fd = self._fd, -1
-        if fd >= 0:
-            os.close(fd)
+        for fd in (self._fd, self._tmp):
+            if fd >= 0:
+                os.close(fd)
+        self._fd = self._tmp = -1

@@ -1,211 +1,158 @@
-"""One Maildir: its messages, listed again only when a folder has changed, and their removal.
+"""One Maildir as this process knows it: its messages, listed again only when something has changed.
 
 A Maildir belongs to nobody: delivery agents, IMAP servers and other processes of ours add, rename
-and remove files at any time. A message is known by its base name, what stands before the colon; its
-place is looked up again where the file has moved. All that scans, measures or writes blocks, and
-runs in a thread; `unchanged` and `path_of` don't.
+and remove files at any time. A message is known by its base name, what comes before the colon; its
+place is looked up again where the file has moved. What is known about a file holds as long as its
+size, modification time and inode stay the same. All that scans, measures or writes blocks, and runs
+in a thread, one piece of work after the other.
 """
-# ruff: noqa: PTH103, PTH104, PTH108, PTH112, PTH116, PTH208 - the paths are text: a Path for each
-# of 20,000 files would cost more than the work
+# ruff: noqa: PTH208 - names relative to a folder's descriptor; a Path for each of
+# 20,000 files would cost more than the work
 
 from __future__ import annotations
 
 import errno
 import hashlib
-import itertools
 import os
 import re
-import threading
 import time
-from pathlib import Path
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 import structlog
 
-from pop3hub.errors import UniqueIdTaken
+from pop3hub.errors import TemporaryFailure
 from pop3hub.listing import Snapshot
-from pop3hub.maildrop import PopMessage
 from pop3hub.sources import delivered, dovecot_uidls
-from pop3hub_maildir.index import SPARE_LINES, Index, Record
-from pop3hub_maildir.reading import survey
+from pop3hub_maildir import removal
+from pop3hub_maildir.directories import OpenMaildir
+from pop3hub_maildir.failures import told
+from pop3hub_maildir.known import KnownMessages
+from pop3hub_maildir.looking import all_places, find
+from pop3hub_maildir.measuring import measure
+from pop3hub_maildir.messages import UNMEASURED, MaildirMessage
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
+    from contextlib import AbstractContextManager
 
-    from pop3hub_maildir.reading import Survey
+    from pop3hub_maildir.directories import MaildirPath
+    from pop3hub_maildir.lock import MaildirLock
+    from pop3hub_maildir.looking import Places
+    from pop3hub_maildir.measuring import Measured
 
-FOLDERS = ("tmp", "new", "cur")
 SETTLED = 2_000_000_000
 """Nanoseconds after which no change can hide behind a folder's time: file systems count as coarsely
 as two seconds, and a listing that began in the same tick may have missed something."""
 MEASURING = 1.0
-"""Seconds of measuring new messages before they are handed on, and the thread to others."""
+"""Seconds of measuring messages before they are handed on, and the thread to others."""
 PAGE = 5_000
-"""New messages that are handed on at once at most."""
+"""Messages that are handed on at once at most, where some of them have to be measured."""
+RENAMED = 50
+"""How often a file may be renamed under the hands of its measurement."""
 
 _UNIQUE_ID = re.compile(r"[!-~]{1,70}")  # RFC 1939 s7
-_WIRE_SIZE = re.compile(r",W=([0-9]{1,15})(?:,|$)")
-
-
-class MaildirMessage(PopMessage):
-    """A message file.
-
-    place: where it was last seen, from the Maildir: `cur/name:2,S`; "" if it wasn't.
-    surveyed: its octets were read once: `wire_ready` and `ascii_size` are known.
-    """
-
-    __slots__ = ("base", "folder", "place", "surveyed")
-
-    def __init__(self, folder: Folder, base: str, uid: str, size: int, place: str = "") -> None:
-        super().__init__(uid, size)
-        self.folder = folder
-        self.base = base
-        self.place = place
-        self.surveyed = False
-
-    def learn(self, size: int, letters: str) -> None:
-        """Take in what a survey found, now or in the past."""
-        self.size = size
-        self.surveyed = "r" in letters or "n" in letters
-        self.wire_ready = "r" in letters
-        self.ascii_size = size if "a" in letters else None
-
-    @property
-    def record(self) -> Record:
-        """What the index keeps of it."""
-        letters = ("r" if self.wire_ready else "n") if self.surveyed else ""
-        if self.ascii_size == self.size:
-            letters += "a"
-        return Record(self.base, self.uid, self.size, letters)
+_PASSING = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE, errno.ETIMEDOUT}
 
 
 class Folder:
-    """A Maildir as this process knows it.
+    """A Maildir and its messages.
 
     messages: the last listing, oldest first.
-    counted: its length when it was last counted, for whoever keeps many.
+    counted: its length when it was last counted, by the keeper of many.
+    lock: held by the session that has the maildrop open in this process.
     """
 
-    def __init__(self, path: str, *, page: int = PAGE, measuring: float = MEASURING) -> None:
-        """Take the limits of one page of new messages: how many, and how many seconds' work."""
+    def __init__(self, path: MaildirPath) -> None:
         self.path = path
-        self._page = page
-        self._measuring = measuring
         self.messages: Snapshot[MaildirMessage] = Snapshot()
         self.counted = 0
-        self._known: dict[str, MaildirMessage] = {}
-        self._uids: dict[str, str] = {}
-        self._index = Index(path)
-        self._learned: dict[str, Record] = {}
+        self.lock: MaildirLock | None = None
+        self._known = KnownMessages(self)
+        self._twins: frozenset[str] = frozenset()
         self._listed = False
         self._times: tuple[int, int] | None = None
         self._scanned: tuple[int, int] | None = None
-        self._mutex = threading.RLock()
         self._log = structlog.get_logger("pop3hub.maildir")
 
     def __len__(self) -> int:
         """Count what is kept in memory, in messages; the folder itself is worth some."""
         return len(self._known) + 10
 
+    def failures(self) -> AbstractContextManager[None]:
+        """Return what turns OSErrors into PopErrors, with a line in the log."""
+        return told(str(self.path))
+
     # Listing
 
-    @property
-    def unchanged(self) -> bool:
-        """Whether the last listing still holds."""
+    def is_current(self, maildir: OpenMaildir | None = None) -> bool:
+        """Return whether the last listing still holds, for each of its files.
+
+        `maildir` is for callers on the event loop, who have one open.
+        """
+        if self._times is None:
+            return False
         try:
-            return self._times is not None and self._times == self._mtimes()
+            with nullcontext(maildir) if maildir else OpenMaildir(self.path) as opened:
+                return self._times == opened.times() and _are_unchanged(opened, self.messages)
         except FileNotFoundError:
             return False
 
-    def _mtimes(self) -> tuple[int, int]:
-        cur, new = (os.stat(f"{self.path}/{name}").st_mtime_ns for name in ("cur", "new"))
-        return cur, new
+    def scan(self) -> tuple[list[MaildirMessage], bool]:
+        """Return the messages, oldest first, and whether any of them has to be measured first.
 
-    def create(self) -> None:
-        """Make the Maildir, or what is missing of it."""
-        for name in FOLDERS:
-            os.makedirs(f"{self.path}/{name}", mode=0o700, exist_ok=True)
-
-    def scan(self) -> tuple[list[MaildirMessage], list[MaildirMessage]]:
-        """Return the messages that are known and those that are new, each oldest first.
-
-        New mail is moved from `new` to `cur`. The new ones have no size yet: `measure` them, and
-        `finish` with all. A Maildir that isn't there is made.
+        `measure` them then, and `finish` with all. New mail is moved from `new` to `cur`. A Maildir
+        that isn't there is made.
         """
-        with self._mutex:
-            self._times = None
-            if not os.path.isdir(f"{self.path}/cur"):
-                self.create()
-            self._refresh()
-            self._move_new()
+        self._times = None
+        with OpenMaildir(self.path, create=True) as maildir:
+            self._known.refresh(maildir)
+            self._move_new(maildir)
             began = time.time_ns()
-            times = self._mtimes()
-            places = self._places()
-            if any(b not in places for b, m in self._known.items() if m.place or not self._listed):
-                # One listing can miss a file that is renamed meanwhile, and a client that misses a
-                # message once forgets that it has it.
-                places |= self._places()
+            times = maildir.times()
+            # One that a client misses once it downloads again.
+            expected = [m.base for m in self._known if m.place or not self._listed]
+            places = all_places(maildir, expected)
             self._listed = True
-            known = []
-            for base, message in self._known.items():
-                message.place = places.pop(base, "")
+            self._twins = frozenset(places.twins)
+            messages = []
+            for message in self._known:
+                message.place = places.pop(message.base, "")
                 if message.place:
-                    known.append(message)
+                    messages.append(message)
+                    if not _are_unchanged(maildir, (message,)):
+                        message.stamp = UNMEASURED
             self._scanned = times if began - max(times) > SETTLED else None
-            _make_distinct(known)
-            self._tidy(len(known))
-            return known, self._new(places) if places else []
+            _make_distinct(messages)
+            self._known.tidy(maildir, len(messages))
+            new = self._new(maildir, places) if places else []
+        return messages + new, bool(new) or any(m.stamp is UNMEASURED for m in messages)
 
     def finish(self, messages: Iterable[MaildirMessage]) -> None:
         """Keep a whole listing until something changes."""
         self.messages = Snapshot(messages)
         self._times = self._scanned
 
-    def _refresh(self) -> None:
-        """Take in what other processes wrote into the index."""
-        for base, uid, size, letters in self._index.news():
-            message = self._known.get(base)
-            if message is None:
-                message = MaildirMessage(self, base, uid, size)
-                self._add(message)
-            message.learn(size, letters)
-
-    def _add(self, message: MaildirMessage) -> None:
-        self._known[message.base] = message
-        self._uids[message.uid] = message.base
-
-    def _forget(self, base: str) -> None:
-        message = self._known.pop(base, None)
-        if message is not None and self._uids.get(message.uid) == base:
-            del self._uids[message.uid]
-
-    def _move_new(self) -> None:
-        for name in os.listdir(f"{self.path}/new"):
+    def _move_new(self, maildir: OpenMaildir) -> None:
+        for name in os.listdir(maildir.new):
             if name.startswith("."):
                 continue
-            info = "" if ":" in name else ":2,"
+            target = name if ":" in name else f"{name}:2,"
             try:
-                os.rename(f"{self.path}/new/{name}", f"{self.path}/cur/{name}{info}")
+                if _exists(target, maildir.cur):  # never in place of another message
+                    continue
+                os.rename(name, target, src_dir_fd=maildir.new, dst_dir_fd=maildir.cur)
             except FileNotFoundError:  # another server was faster
                 continue
-            except OSError as exc:  # a Maildir that we may only read: served where it lies
-                self._log.debug("maildir.not_moved", maildir=self.path, error=exc.strerror)
+            except OSError as exc:  # a Maildir that we may only read: served from where it is
+                self._log.debug("maildir.not_moved", maildir=str(self.path), error=exc.strerror)
                 break
 
-    def _places(self) -> dict[str, str]:
-        """Return where each message lies, by base name."""
-        places = {}
-        for folder in ("new", "cur"):
-            for name in os.listdir(f"{self.path}/{folder}"):
-                if not name.startswith("."):
-                    places[name.partition(":")[0]] = f"{folder}/{name}"
-        return places
-
-    def _new(self, places: dict[str, str]) -> list[MaildirMessage]:
+    def _new(self, maildir: OpenMaildir, places: Places) -> list[MaildirMessage]:
         """Return messages for files that are seen for the first time."""
-        uidls = dovecot_uidls(Path(self.path))
+        uidls = dovecot_uidls(maildir.top)
         order = {base: number for number, base in enumerate(uidls)}
-        taken = set(self._uids)
+        taken = self._known.uids()
         new = []
         for base in sorted(places, key=lambda base: (order.get(base, len(order)), delivered(base))):
             uid = uidls.get(base, base)
@@ -214,99 +161,93 @@ class Folder:
             if uid in taken or not _UNIQUE_ID.fullmatch(uid):
                 uid = _digest(base)
             taken.add(uid)
-            new.append(MaildirMessage(self, base, uid, -1, places[base]))
+            new.append(MaildirMessage(self, base, uid, places[base]))
         return new
 
-    def measure(self, new: Iterator[MaildirMessage]) -> list[MaildirMessage]:
-        """Return the next messages with their size found out and remembered; none at the end.
+    # Measuring
 
-        A size comes from `W=` in the name, or else from reading the file: `S=` counts what lies on
-        disk, where a line end is one octet.
+    def measure(self, messages: Iterator[MaildirMessage]) -> list[MaildirMessage]:
+        """Return the next messages, their sizes found out and remembered; none at the end.
+
+        A size comes from reading the file: what a name says (`W=`, `S=`) may be wrong.
         """
-        measured = []
-        until = time.monotonic() + self._measuring
-        for message in new:
-            if match := _WIRE_SIZE.search(message.base):
-                message.size = int(match[1])
-                measured.append(message)
-            elif self._survey(message):
-                measured.append(message)
-            if measured and (len(measured) >= self._page or time.monotonic() > until):
-                break
-        with self._mutex:
-            self._remember(measured)
-            for message in measured:
-                self._add(message)
-        return measured
+        ready: list[MaildirMessage] = []
+        fresh: list[MaildirMessage] = []
+        moved: dict[str, str] = {}
+        until = time.monotonic() + MEASURING
+        with OpenMaildir(self.path) as maildir:
+            for message in messages:
+                if message.stamp is UNMEASURED:
+                    if not self._measure(maildir, message, moved):
+                        continue
+                    fresh.append(message)
+                ready.append(message)
+                if len(ready) >= PAGE or time.monotonic() > until:
+                    break
+            self._known.remember(maildir, fresh)
+        for message in fresh:
+            self._known.add(message)
+        return ready
 
-    def _survey(self, message: MaildirMessage) -> bool:
-        try:
-            found = survey(self.path_of(message))
-        except FileNotFoundError:  # gone already: it was never listed
-            return False
-        except OSError as exc:
-            self._log.error("maildir.unreadable", file=self.path_of(message), error=exc.strerror)
-            return False
-        message.learn(found.octets, _letters(found))
-        return True
+    def _measure(
+        self, maildir: OpenMaildir, message: MaildirMessage, moved: dict[str, str]
+    ) -> bool:
+        """Measure a message; return False for one that is gone or can't be read.
 
-    def _remember(self, messages: Sequence[MaildirMessage]) -> None:
-        """Write what was found out into the index; a Maildir that we may only read has none."""
-        if not messages:
-            return
-        try:
-            with self._index.locked():
-                self._index.append(message.record for message in messages)
-        except OSError as exc:
-            if exc.errno not in {errno.EACCES, errno.EPERM, errno.EROFS}:
-                raise
-            self._log.debug("maildir.no_index", maildir=self.path, error=exc.strerror)
+        What has nothing to do with this file is raised: a message must not be left out for it.
+        """
+        message.place = moved.get(message.base, message.place)
+        for _ in range(RENAMED):
+            try:
+                fd = maildir.open(message.place)
+                try:
+                    message.learn(measure(fd))
+                finally:
+                    os.close(fd)
+            except FileNotFoundError:
+                moved.update(places := find(maildir, (message.base,)))
+                if message.base not in places:
+                    return False
+                message.place = places[message.base]
+            except OSError as exc:
+                if exc.errno in _PASSING:
+                    raise
+                self._log.error(
+                    "maildir.unreadable", file=f"{self.path}/{message.place}", error=exc.strerror
+                )
+                return False
+            else:
+                return True
+        raise TemporaryFailure
 
-    def _tidy(self, living: int) -> None:
-        """Rewrite the index once most of its lines are of messages that are gone."""
-        if self._index.lines < 2 * living + SPARE_LINES:
-            return
-        with self._index.locked():
-            self._refresh()
-            # Listed once more: a file that is renamed meanwhile can be missed by one listing.
-            places = self._places()
-            for base in [b for b, m in self._known.items() if not (m.place or b in places)]:
-                self._forget(base)
-            self._index.rewrite(message.record for message in self._known.values())
+    def measure_again(self, message: MaildirMessage) -> bool:
+        """Measure a file that has changed in a session; return whether what was listed holds."""
+        size, ascii_size = message.size, message.ascii_size
+        with OpenMaildir(self.path) as maildir:
+            measured = self._measure(maildir, message, {})
+            if measured and (message.size, message.ascii_size) == (size, ascii_size):
+                self._known.remember(maildir, [message])
+                return True
+        # It stays as it was listed, and is measured by the next session.
+        message.size, message.ascii_size, message.stamp = size, ascii_size, UNMEASURED
+        return False
 
     # Reading
 
-    def path_of(self, message: MaildirMessage) -> str:
-        """Return where the message was last seen."""
-        return f"{self.path}/{message.place}"
+    def open(self, message: MaildirMessage) -> int:
+        """Open a message's file where it was last seen; raise OSError."""
+        if not message.place:
+            raise FileNotFoundError
+        if self.lock is not None:
+            return self.lock.maildir.open(message.place)
+        with OpenMaildir(self.path) as maildir:
+            return maildir.open(message.place)
 
     def relocate(self, message: MaildirMessage) -> bool:
         """Look for a message whose file has moved; return whether it is still there."""
-        with self._mutex:
-            message.place = self._places().get(message.base, "")
+        with OpenMaildir(self.path) as maildir:
+            message.place = find(maildir, (message.base,)).get(message.base, "")
         return bool(message.place)
-
-    def learned(self, message: MaildirMessage, found: Survey) -> None:
-        """Note what a first RETR found out; the size counts from the next session on."""
-        letters = _letters(found)
-        message.surveyed = True
-        if found.octets == message.size:
-            message.learn(found.octets, letters)
-        self._learned[message.base] = Record(message.base, message.uid, found.octets, letters)
-
-    @property
-    def has_learned(self) -> bool:
-        """Whether there is something to `keep`."""
-        return bool(self._learned)
-
-    def keep(self) -> None:
-        """Write what sessions have found out into the index."""
-        with self._mutex:
-            learned, self._learned = self._learned, {}
-            records = [record for record in list(learned.values()) if record.base in self._known]
-            for record in records:
-                self._known[record.base].learn(record.size, record.letters)
-            self._remember([self._known[record.base] for record in records])
 
     # Removal
 
@@ -314,71 +255,67 @@ class Folder:
         """Remove files for good; return how many are gone now.
 
         Each goes in one step, and the folders are synced before this returns: what was answered
-        with +OK stays removed over a crash, and a crash before leaves whole messages.
+        with +OK stays removed over a crash, and a crash before leaves whole messages. Raises
+        TemporaryFailure, with nothing removed, where the session's lock was lost.
         """
         if not messages:
             return 0
-        with self._mutex:
-            gone = self._unlink(messages)
-            for name in ("cur", "new"):
-                sync_folder(f"{self.path}/{name}")
-        return gone
+        if self.lock is not None and not self.lock.is_held():
+            raise TemporaryFailure
+        with OpenMaildir(self.path) as maildir:
+            places = {message.base: message.place for message in messages}
+            gone = removal.remove(maildir, str(self.path), places, self._twins)
+        for base in gone:
+            self._known.forget(base)
+        return len(gone)
 
-    def _unlink(self, messages: Sequence[MaildirMessage]) -> int:
-        gone = 0
-        places: dict[str, str] | None = None
-        for message in messages:
-            try:
-                try:
-                    os.unlink(self.path_of(message))
-                except (FileNotFoundError, IsADirectoryError):
-                    if places is None:
-                        places = self._places()
-                    if place := places.get(message.base):
-                        os.unlink(f"{self.path}/{place}")
-            except FileNotFoundError:
-                pass
-            except OSError as exc:
-                self._log.error(
-                    "maildir.not_removed", file=self.path_of(message), error=exc.strerror
-                )
-                continue
-            gone += 1
-            self._forget(message.base)
-        return gone
-
-    def expire(self, before: float) -> int:
-        """Remove what was delivered before a time, in seconds; return how many there were.
+    def expired(self, before: float) -> list[MaildirMessage]:
+        """Return what was delivered before a time, in seconds.
 
         By the time in a message's name: one that has none stays.
         """
-        with self._mutex:
-            listed = self.messages if self.unchanged else itertools.chain(*self.scan())
-            return self.remove([m for m in listed if 0 < delivered(m.base)[0] < before])
+        listed = self.messages if self.is_current() else self.scan()[0]
+        return [message for message in listed if 0 < delivered(message.base)[0] < before]
 
     # Delivery
 
-    def deliver(self, tmp: str, base: str, uid: str, found: Survey) -> None:
-        """Make a file below `tmp`, which is synced, the newest message; raise UniqueIdTaken."""
-        message = MaildirMessage(self, base, uid, found.octets)
-        message.learn(found.octets, _letters(found))
-        with self._mutex, self._index.locked():
-            self._refresh()
-            holder = self._uids.get(uid)
-            if holder is not None and holder in self._places():
-                raise UniqueIdTaken(uid=uid)
-            self._index.append([message.record], durable=uid != base)
-            os.rename(tmp, f"{self.path}/new/{base}")
-            sync_folder(f"{self.path}/new")
+    def deliver(self, tmp: tuple[str, int], base: str, uid: str, measured: Measured) -> None:
+        """Make a file, which is synced, the newest message; raise UniqueIdTaken.
+
+        `tmp` is its name and the descriptor of its folder.
+        """
+        message = MaildirMessage(self, base, uid)
+        message.learn(measured)
+        with OpenMaildir(self.path) as maildir:
+            if uid == base:
+                self._known.remember(maildir, [message])
+            else:
+                self._known.claim(maildir, message)
+            os.rename(tmp[0], base, src_dir_fd=tmp[1], dst_dir_fd=maildir.new)
+            os.fsync(maildir.new)
 
 
-def sync_folder(path: str) -> None:
-    """Make sure that what was renamed or removed in a folder survives a crash."""
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+def _are_unchanged(maildir: OpenMaildir, messages: Iterable[MaildirMessage]) -> bool:
+    """Return whether each message's file is the one that it was measured on."""
+    cur = maildir.cur
+    for message in messages:
+        place = message.place
+        folder = cur if place.startswith("cur") else maildir.new
+        try:
+            status = os.stat(place[4:], dir_fd=folder, follow_symlinks=False)
+        except FileNotFoundError:
+            return False
+        if (status.st_size, status.st_mtime_ns, status.st_ino) != message.stamp:
+            return False
+    return True
+
+
+def _exists(name: str, folder: int) -> bool:
     try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+        os.stat(name, dir_fd=folder, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def _make_distinct(messages: Iterable[MaildirMessage]) -> None:
@@ -392,7 +329,3 @@ def _make_distinct(messages: Iterable[MaildirMessage]) -> None:
 
 def _digest(base: str) -> str:
     return hashlib.sha256(os.fsencode(base)).hexdigest()
-
-
-def _letters(found: Survey) -> str:
-    return ("r" if found.ready else "n") + ("a" if found.ascii else "")

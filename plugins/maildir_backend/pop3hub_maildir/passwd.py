@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import errno
+import hmac
 import os
 import re
+import stat
 import unicodedata
 from typing import TYPE_CHECKING
 
 import structlog
 
-from pop3hub.auth import PopUser
+from pop3hub.auth import PopUser, prepare
 from pop3hub.errors import ConfigurationError, TemporaryFailure
+from pop3hub_maildir.scram import KeysOfPassword
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -35,6 +39,9 @@ class PasswdFile:
         self._state: tuple[int, int, int] | None = None
         self._log = structlog.get_logger("pop3hub.maildir")
 
+    def __str__(self) -> str:
+        return str(self._path)
+
     @property
     def changed(self) -> bool:
         """Whether the file is another than the one that was read; one that is gone is not."""
@@ -57,7 +64,7 @@ class PasswdFile:
         A file that can't be read raises ConfigurationError at the start and TemporaryFailure later.
         """
         try:
-            with self._path.open(encoding="utf-8", errors="surrogateescape") as file:
+            with open(self._path, encoding="utf-8", errors="surrogateescape", opener=_open) as file:
                 state = _state(os.fstat(file.fileno()))
                 lines = file.read().split("\n")
         except OSError as exc:
@@ -91,12 +98,33 @@ class PasswdFile:
             return None
         scheme, secret = _split(password)
         if scheme == "PLAIN" and secret:
-            return PopUser(name, CLEAR + secret, secret=secret)
+            return PopUser(name, CLEAR + secret, secret=secret, scram=KeysOfPassword(name, secret))
         if scheme == "BLF-CRYPT" and _BCRYPT.fullmatch(secret):
             return PopUser(name, secret)
         problem = "only {PLAIN}, {BLF-CRYPT} and bare bcrypt ($2y$...) are supported"
         self._log.warning("passwd.line", file=str(self._path), line=number, problem=problem)
         return PopUser(name)  # known, so that mail can be delivered; nothing fits as a password
+
+
+def is_same_password(raw: str, stored: str) -> bool:
+    """Compare a password with one stored in the clear, in whatever Unicode form each was typed."""
+    return hmac.compare_digest(_prepared(raw), _prepared(stored))
+
+
+def _prepared(text: str) -> bytes:
+    try:
+        return prepare(text).encode()
+    except ValueError:  # no form of it is allowed: only the same octets fit
+        return text.encode("utf-8", "surrogatepass")
+
+
+def _open(path: str, flags: int) -> int:
+    """Open a plain file: anything else could keep its reader waiting."""
+    fd = os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    if stat.S_ISREG(os.fstat(fd).st_mode):
+        return fd
+    os.close(fd)
+    raise OSError(errno.EINVAL, "not a plain file", path)
 
 
 def key_of(name: str) -> str:

@@ -9,6 +9,7 @@ import re
 import string
 
 from pop3hub.errors import ConfigurationError
+from pop3hub_maildir.directories import MaildirPath
 
 NAME_LIMIT = 200
 """Octets of a name that becomes part of a path; file systems allow 255 in one component."""
@@ -42,9 +43,12 @@ class Pattern:
             )
         self._text = text
         self._names = names
-        self.root = parts[0][0].rpartition("/")[0] or ("/" if text.startswith("/") else ".")
+        self._above, slash, _ = parts[0][0].rpartition("/")
+        self.root = self._above or slash or "."
+        if ".." in text.split("/")[self._above.count("/") + bool(self._above) :]:
+            raise ConfigurationError(f"--maildir {text}: nothing behind a brace can be `..`")
 
-    def path(self, user: str) -> str | None:
+    def path(self, user: str) -> MaildirPath | None:
         """Return the Maildir's path, or None for a name that can't have one."""
         local, _, domain = user.rpartition("@") if "@" in user else (user, "", "")
         values = {"user": user, "local": local, "domain": domain}
@@ -52,4 +56,5 @@ class Pattern:
             value = values[name]
             if not _SAFE.fullmatch(value) or len(value.encode("utf-8", "replace")) > NAME_LIMIT:
                 return None
-        return self._text.format_map(values)
+        below = self._text.format_map(values)[len(self._above) :].split("/")
+        return MaildirPath(self.root, [part for part in below if part not in {"", "."}])

@@ -107,7 +107,7 @@ async def test_a_switch_from_dovecot_keeps_numbers_sizes_and_unique_ids(dovecot)
     for number in (3, 1, 2):
         name = f"170000000{number}.M{number}P1.host"
         (dovecot.maildir / "new" / name).write_bytes(b"Subject: %d\n\nhi\n" % number)
-    (dovecot.maildir / "cur" / "1700000009.M9P1.host,S=14,W=16:2,FS").write_bytes(
+    (dovecot.maildir / "cur" / "1700000009.M9P1.host,S=14,W=17:2,FS").write_bytes(
         b"Subject: 9\n\nx\n"
     )
     theirs = [rows(dovecot.say(command)) for command in ("UIDL", "LIST")]

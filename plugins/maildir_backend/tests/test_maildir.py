@@ -14,7 +14,6 @@ from pathlib import Path
 import pytest
 
 from pop3hub.testing import Dialogue
-from pop3hub_maildir import MaildirBackend
 from pop3hub_maildir.index import HEADER, SPARE_LINES
 
 POSTFIX = "1700000001.Vfd01I5e07M{0:06}.mail"
@@ -62,26 +61,24 @@ async def test_new_mail_is_moved_to_cur_and_flags_are_kept(server, mailbox):
     assert ["1.M1P1.host:2,", "2.M1P1.host:2,FS", "3.M1P1.host:2,RS"] == mailbox.names()
 
 
-async def test_w_in_the_name_is_the_size_and_the_file_is_not_read(server, mailbox):
-    mailbox.put("1.M1P1.host,S=12,W=4711:2,", folder="cur")
+@pytest.mark.parametrize(
+    ("name", "contents", "octets"),
+    [
+        ("1.M1P1.host,S=12,W=4711:2,", b"Subject: x\n\n", 14),
+        ("1.M1P1.host,S=4711:2,", b"Subject: x\n\n", 14),
+        # Dovecot's W= leaves out the line end that is missing at the end of a file.
+        ("1.M1P1.host,S=15,W=17:2,", b"Subject: x\n\nabc", 19),
+    ],
+)
+async def test_sizes_are_those_of_retr_whatever_the_name_says(
+    server, mailbox, name, contents, octets
+):
+    mailbox.put(name, contents, folder="cur")
 
-    assert b"+OK 1 4711\r\n" == (await ask(server, "STAT"))[0]
+    stat, list_, retr = await ask(server, "STAT", "LIST 1", "RETR 1")
 
-
-async def test_s_in_the_name_is_no_size_on_the_wire(server, mailbox):
-    mailbox.put("1.M1P1.host,S=12:2,", folder="cur")
-
-    assert b"+OK 1 14\r\n" == (await ask(server, "STAT"))[0]
-
-
-async def test_a_wrong_w_is_put_right_for_the_next_session(server, mailbox):
-    """Dovecot's W= leaves out the line end that is missing at the end of a file."""
-    mailbox.put("1.M1P1.host,S=15,W=17:2,", b"Subject: x\n\nabc", folder="cur")
-
-    await ask(server, "RETR 1", "QUIT")
-    mailbox.settle()
-    async with mailbox.serve() as another:
-        assert b"+OK 1 19\r\n" == (await ask(another, "STAT"))[0]
+    assert b"+OK 1 %d\r\n" % octets == stat == list_
+    assert retr.startswith(b"+OK %d octets\r\n" % octets)
 
 
 async def test_what_is_no_message_is_not_listed(server, mailbox):
@@ -163,8 +160,9 @@ async def test_the_index_survives_damage(server, mailbox):
 async def test_an_index_that_names_a_unique_id_twice_locks_nobody_out(server, mailbox):
     mailbox.put("1.M1P1.host")
     mailbox.put("2.M1P1.host")
+    facts = "14\t14\tn\t12\t1\t1"
     (mailbox.path / "pop3hub-index").write_text(
-        f"{HEADER}1.M1P1.host\tsame\t14\tna\n2.M1P1.host\tsame\t14\tna\n"
+        f"{HEADER}1.M1P1.host\tsame\t{facts}\n2.M1P1.host\tsame\t{facts}\n"
     )
 
     first = await uidl(server)
@@ -173,26 +171,29 @@ async def test_an_index_that_names_a_unique_id_twice_locks_nobody_out(server, ma
     assert first == await uidl(server)
 
 
-async def test_files_that_cant_be_read_hide_no_others(mailbox):
+async def test_files_that_cant_be_read_hide_no_others(server, mailbox, monkeypatch):
+    monkeypatch.setattr("pop3hub_maildir.folder.MEASURING", 0)
     for number in range(3):
         (mailbox.path / "cur" / f"{number}.folder").mkdir()
     mailbox.put("4.M1P1.host")
     mailbox.put("5.M1P1.host")
 
-    async with mailbox.serve(MaildirBackend(measuring=0)) as server:
-        assert ["4.M1P1.host", "5.M1P1.host"] == await uidl(server)
+    assert ["4.M1P1.host", "5.M1P1.host"] == await uidl(server)
 
 
 async def test_the_index_is_written_anew_when_most_of_it_is_of_removed_messages(server, mailbox):
     mailbox.put("1.M1P1.host")
     await uidl(server)
     with (mailbox.path / "pop3hub-index").open("a") as index:
-        index.writelines(f"{n}.M2P1.host\t\t12\tna\n" for n in range(SPARE_LINES))
+        lines = (f"{n}.M2P1.host\t\t12\t12\tn\t12\t1\t1\n" for n in range(SPARE_LINES))
+        index.writelines(lines)
     before = await uidl(server)
 
     async with mailbox.serve() as another:
         assert before == await uidl(another)
-    assert f"{HEADER}1.M1P1.host\t\t14\tna\n" == mailbox.index
+    status = (mailbox.path / "cur" / "1.M1P1.host:2,").stat()
+    stamp = f"{status.st_size}\t{status.st_mtime_ns}\t{status.st_ino}"
+    assert f"{HEADER}1.M1P1.host\t\t14\t14\tn\t{stamp}\n" == mailbox.index
 
 
 async def test_an_imported_unique_id_is_in_the_index_before_the_message_shows(server, mailbox):
@@ -234,13 +235,13 @@ async def test_a_maildir_that_is_not_there_is_made_at_the_login(server, mailbox,
     assert 0o700 == (made / "cur").stat().st_mode & 0o777
 
 
-async def test_listing_in_pages_measures_everything(mailbox):
+async def test_listing_in_pages_measures_everything(server, mailbox, monkeypatch):
+    monkeypatch.setattr("pop3hub_maildir.folder.PAGE", 2)
     for number in range(5):
         mailbox.put(f"{number}.M1P1.host", b"x" * number + b"\n")
 
-    async with mailbox.serve(MaildirBackend(page=2)) as server:
-        assert b"+OK 5 20\r\n" == (await ask(server, "STAT"))[0]
-    assert 5 == mailbox.index.count("\tna\n")
+    assert b"+OK 5 20\r\n" == (await ask(server, "STAT"))[0]
+    assert 5 == mailbox.index.count("\tn\t")
 
 
 # While a session is open
@@ -282,12 +283,12 @@ async def test_what_could_not_be_removed_is_told_and_the_rest_goes(server, mailb
         mailbox.put(f"{number}.M1P1.host")
     unlink = os.unlink
 
-    def refuse(path):
+    def refuse(path, **where):
         if "1.M1P1" in path:
             raise PermissionError(1, "Operation not permitted")
-        unlink(path)
+        unlink(path, **where)
 
-    monkeypatch.setattr("pop3hub_maildir.folder.os.unlink", refuse)
+    monkeypatch.setattr("pop3hub_maildir.directories.os.unlink", refuse)
     replies = await ask(server, "DELE 1", "DELE 2", "QUIT")
 
     assert replies[-1].startswith(b"-ERR")
@@ -296,12 +297,16 @@ async def test_what_could_not_be_removed_is_told_and_the_rest_goes(server, mailb
 
 async def test_quit_is_answered_after_the_removal_is_on_disk(server, mailbox, monkeypatch):
     synced = []
-    monkeypatch.setattr("pop3hub_maildir.folder.sync_folder", synced.append)
     mailbox.put("1.M1P1.host")
+    async with Dialogue(server) as dialogue:
+        await dialogue.login("luke", "hello")
+        monkeypatch.setattr(
+            os, "fsync", lambda fd: synced.append(Path(f"/proc/self/fd/{fd}").readlink())
+        )
+        await dialogue.say("DELE 1")
+        await dialogue.say("QUIT")
 
-    await ask(server, "DELE 1", "QUIT")
-
-    assert [str(mailbox.path / "cur"), str(mailbox.path / "new")] == synced
+    assert [mailbox.path / "cur", mailbox.path / "new"] == synced
 
 
 async def test_a_delivery_is_on_disk_before_it_is_answered_for(server, mailbox, monkeypatch):

@@ -12,7 +12,7 @@ import pytest
 
 from pop3hub.protocol import MessageEncoder
 from pop3hub.testing import Dialogue
-from pop3hub_maildir.reading import Reader, Survey
+from pop3hub_maildir.measuring import Survey
 
 
 async def ask(server, *lines) -> list[bytes]:
@@ -72,9 +72,10 @@ def test_nothing_is_left_open(mailbox):
 
 @pytest.mark.parametrize("nowait", [None, os.RWF_NOWAIT])
 @pytest.mark.parametrize("octets", [0, 1, 65_536, 65_537, 262_144, 262_145, 600_000])
-async def test_contents_are_whole_whatever_the_system_can_do(server, mailbox, octets, nowait):
-    backend = server.plugins.backend.instance
-    backend._reader = Reader(backend._threads, nowait=nowait)
+async def test_contents_are_whole_whatever_the_system_can_do(
+    server, mailbox, monkeypatch, octets, nowait
+):
+    monkeypatch.setattr("pop3hub_maildir.reading._NOWAIT", nowait)
     contents = (b"0123456789abcd\r\n" * (octets // 16 + 1))[:octets]
     mailbox.put("1.M1P1.host", contents)
 
@@ -98,11 +99,11 @@ async def test_what_is_not_in_memory_is_read_in_a_thread(server, mailbox, monkey
     assert contents + b".\r\n" == reply.partition(b"\r\n")[2]
 
 
-async def test_what_is_found_out_by_the_first_retr_is_remembered(server, mailbox):
+async def test_what_is_found_out_by_the_first_listing_is_remembered(server, mailbox):
     mailbox.put("1.M1P1.host,W=14", b"Subject: x\r\n\r\n")
     mailbox.put("2.M1P1.host,W=17", b"Subject: x\n\n.")
     mailbox.put("3.M1P1.host,W=600000", b"0123456789abcd\r\n" * 37_500)
-    await ask(server, "RETR 1", "RETR 2", "RETR 3", "QUIT")
+    await ask(server, "QUIT")
     mailbox.settle()
 
     async with mailbox.serve() as another, Dialogue(another) as dialogue:

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import hmac
+import threading
+
 import pytest
 
 from pop3hub.auth import PopUser
@@ -30,6 +35,14 @@ BCRYPT = "$2y$04$ven61mBYYusFPH26CvnnAuuQrEAjCX5WSUvGMSUX10NjwfvnnCjUK"  # of "U
         ("luke:{BLF-CRYPT}" + BCRYPT, "U*U", b"+OK"),
         ("luke:" + BCRYPT, "U*U", b"+OK"),
         ("luke:" + BCRYPT, "x", b"-ERR [AUTH]"),
+        # macOS types and writes letters and accents apart (NFD); no form is another password.
+        ("luke:{PLAIN}Gr\u00fc\u00dfe", "Gru\u0308\u00dfe", b"+OK"),
+        ("luke:{PLAIN}Gru\u0308\u00dfe", "Gr\u00fc\u00dfe", b"+OK"),
+        ("luke:{PLAIN}\ufb01sh", "fish", b"+OK"),
+        ("luke:{PLAIN}fish", "\uff46ish", b"+OK"),
+        ("luke:{PLAIN}\u1100\u1161", "\uac00", b"+OK"),
+        ("luke:{PLAIN}Gr\u00fc\u00dfe", "Gru\u00dfe", b"-ERR [AUTH]"),
+        ("luke:{PLAIN}x\ue000", "x\ue000", b"+OK"),
     ],
 )
 async def test_passwords_of_a_dovecot_passwd_file(server, mailbox, line, password, answer):
@@ -37,6 +50,53 @@ async def test_passwords_of_a_dovecot_passwd_file(server, mailbox, line, passwor
 
     async with Dialogue(server) as dialogue:
         assert (await dialogue.login("luke", password)).startswith(answer)
+
+
+@pytest.mark.parametrize(
+    ("password", "offered"), [("{PLAIN}hello", True), (BCRYPT, False), ("{SHA256}x", False)]
+)
+async def test_scram_is_offered_where_every_user_can_log_in_by_it(mailbox, password, offered):
+    mailbox.passwd.write_text(f"luke:{{PLAIN}}hello\nleia:{password}\n")
+    async with mailbox.serve() as server, Dialogue(server) as dialogue:
+        assert offered == (b"SCRAM-SHA-256" in await dialogue.say("CAPA"))
+
+
+async def scram_log_in(dialogue, mechanism, name, password) -> tuple[bytes, str]:
+    """Return the last answer, and the salt and the rounds that the server told."""
+    digest = mechanism.removeprefix("SCRAM-").replace("-", "").lower()
+    bare = f"n={name},r=nonce"
+    first = base64.b64encode(f"n,,{bare}".encode()).decode()
+    challenge = base64.b64decode((await dialogue.say(f"AUTH {mechanism} {first}"))[2:]).decode()
+    nonce, salt, rounds = (part[2:] for part in challenge.split(","))
+    salted = hashlib.pbkdf2_hmac(digest, password.encode(), base64.b64decode(salt), int(rounds))
+    key = hmac.digest(salted, b"Client Key", digest)
+    final = f"c=biws,r={nonce}"
+    signed = f"{bare},{challenge},{final}".encode()
+    signature = hmac.digest(hashlib.new(digest, key).digest(), signed, digest)
+    proof = base64.b64encode(bytes(a ^ b for a, b in zip(key, signature, strict=True))).decode()
+    answer = await dialogue.say(base64.b64encode(f"{final},p={proof}".encode()).decode())
+    if answer.startswith(b"+ "):
+        answer = await dialogue.say("")
+    return answer, f"{salt} {rounds}"
+
+
+@pytest.mark.parametrize("mechanism", ["SCRAM-SHA-1", "SCRAM-SHA-256"])
+async def test_users_in_the_clear_log_in_by_scram_with_the_same_salt_everywhere(mailbox, mechanism):
+    mailbox.passwd.write_text("luke:{PLAIN}hello\n")
+    told = set()
+    for _ in range(2):
+        async with mailbox.serve() as server:
+            for password, answer in (("hello", b"+OK"), ("other", b"-ERR [AUTH]")):
+                async with Dialogue(server) as dialogue:
+                    said, salt = await scram_log_in(dialogue, mechanism, "luke", password)
+                    assert said.startswith(answer)
+                    told.add(salt)
+            async with Dialogue(server) as dialogue:
+                said, stranger = await scram_log_in(dialogue, mechanism, "nobody", "hello")
+                assert said.startswith(b"-ERR [AUTH]")
+
+    assert 1 == len(told)
+    assert stranger.split()[1] == told.pop().split()[1]
 
 
 async def test_the_passwd_file_is_read_again_when_it_has_changed(server, mailbox):
@@ -128,3 +188,12 @@ async def test_ready_tells_whether_the_root_is_there(mailbox, tmp_path):
         (tmp_path / "mail").rename(tmp_path / "away")
         with pytest.raises(TemporaryFailure):
             await server.plugins.ready()
+
+
+@pytest.mark.parametrize("option", ["maildir_passwd", "maildir_path"])
+async def test_a_start_that_fails_leaves_no_thread(mailbox, option):
+    mailbox.options[option] = "/nowhere/{user}"
+    with pytest.raises(ConfigurationError):
+        await mailbox.serve().start()
+
+    assert not [each for each in threading.enumerate() if each.name == "pop3hub-maildir"]

@@ -1,7 +1,8 @@
 """Let hundreds of clients, good and bad, at a server whose store fails: what `make soak` runs.
 
 pop3hub serves Maildirs as its own program; an extension (soak_faults.py) fails, hangs and turns the
-clock, descriptors run out, the process is stopped for a while and reloaded. Between two quiet
+clock, another program (soak_renames.py) marks mail as read in the Maildirs, descriptors run out,
+the process is stopped for a while and reloaded. Between two quiet
 moments tasks, threads, descriptors and memory must not have grown; after the last one every
 maildrop is free and holds what was delivered, but for what was removed. Exit code 1 tells that not.
 """
@@ -233,13 +234,21 @@ class Soak:
     async def run(self, seconds: float) -> None:
         """Let the clients at the server for so long, and wait for quiet."""
         self.switch.touch()
+        renames = Path(__file__).with_name("soak_renames.py")
+        program = await asyncio.create_subprocess_exec(
+            sys.executable, str(renames), str(self.folder / "mail")
+        )
         end = time.monotonic() + seconds
         async with asyncio.TaskGroup() as group:
             group.create_task(self._disturb(end))
             for account in self.clients.accounts:
                 group.create_task(self._one(account, end))
+        if program.returncode is not None:
+            self.wrong.append("the other program in the Maildirs has ended")
+        with suppress(ProcessLookupError):
+            program.kill()
+        await program.wait()
         self.switch.unlink()
-        await asyncio.sleep(0)
 
     async def look(self) -> None:
         """Look into every maildrop."""
@@ -250,6 +259,22 @@ class Soak:
                 self.wrong.append(f"{account.name}: can't get in, the lock is held")
             except (Wrong, Left, OSError) as exc:
                 self.wrong.append(f"{account.name}: {exc!r}")
+
+    def look_at_files(self) -> None:
+        """Compare each Maildir with what was acknowledged, as any other program finds it."""
+        for account in self.clients.accounts:
+            maildir = self.folder / "mail" / account.name
+            found = Counter(
+                path.name.partition(":")[0]
+                for folder in ("cur", "new")
+                for path in (maildir / folder).glob("*")
+            )
+            if back := found.keys() & account.gone:
+                self.wrong.append(f"{account.name}: removed, and still there: {sorted(back)}")
+            if lost := account.kept.keys() - found.keys():
+                self.wrong.append(f"{account.name}: never removed, and gone: {sorted(lost)}")
+            if twice := [base for base, files in found.items() if files > 1]:
+                self.wrong.append(f"{account.name}: there twice: {sorted(twice)}")
 
     async def stop(self) -> None:
         """End the server; it has to end by itself."""
@@ -301,6 +326,7 @@ async def soak(seconds: float, at_once: int, loop: str, seed: int) -> list[str]:
             await run.run(seconds * 0.6)
             after = await run.count()
             await run.look()
+            run.look_at_files()
             last = await run.count()
         finally:
             await run.stop()

@@ -143,7 +143,9 @@ async def _stream(
     is remembered; the octets announced are then those of the message as it is stored.
     """
     channel = session.channel
-    async with aclosing(await _chunks(contents)) as chunks:
+    opened = contents if isinstance(contents, bytes) else await contents
+    at_once = isinstance(opened, bytes) and len(opened) <= SLICE
+    async with aclosing(_slices(opened) if isinstance(opened, bytes) else opened) as chunks:
         # What fails before the first chunk can still be told to the client.
         chunk = await anext(chunks, b"")
         transfer = Transfer(session, number, body_lines)
@@ -152,14 +154,14 @@ async def _stream(
         try:
             while True:
                 transfer.feed(chunk)
-                if transfer.done:
+                if transfer.done or at_once:  # its end goes out in the same write
                     break
                 turn += len(chunk)
                 if turn > TURN:
                     turn = 0
                     await asyncio.sleep(0)
-                chunk = await anext(chunks)
                 await channel.drain()
+                chunk = await anext(chunks)
         except StopAsyncIteration:
             pass
         except PopError:  # logged where it was caught; a final dot would call half a message whole

@@ -16,7 +16,7 @@ import bcrypt
 import mail
 
 from pop3hub import PopUser
-from pop3hub.plugins import Plugins
+from pop3hub.hooks.caller import Plugins
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -16,9 +16,10 @@ import structlog
 from mail import KIB, MIB, message
 from serve import MadeUp
 
-from pop3hub import PopUser, hookimpl, logs, protocol
-from pop3hub.languages import Catalogue
-from pop3hub.plugins import Plugins
+from pop3hub import PopUser, hookimpl, protocol
+from pop3hub.cli import logs
+from pop3hub.hooks.caller import Plugins
+from pop3hub.i18n.catalogue import Catalogue
 
 if TYPE_CHECKING:
     from collections.abc import Callable

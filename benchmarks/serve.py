@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING
 import uvloop
 from mail import KIB, PASSWORD, message
 
-from pop3hub import Limits, PopMessage, PopServer, PopUser, hookimpl, logs
+from pop3hub import Limits, PopMessage, PopServer, PopUser, hookimpl
+from pop3hub.cli import logs
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence

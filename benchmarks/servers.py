@@ -21,7 +21,7 @@ import mail
 import measure
 import mongod
 
-from pop3hub import discovery
+from pop3hub.hooks import discovery
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pop3hub.protocol import wire_form
+from pop3hub.protocol.message import wire_form
 
 if TYPE_CHECKING:
     import random

@@ -19,14 +19,14 @@ from typing import TYPE_CHECKING
 import structlog
 
 from pop3hub.errors import PermanentFailure, TemporaryFailure
-from pop3hub.hookspecs import hookimpl
+from pop3hub.hooks.specs import hookimpl
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from pop3hub import PopMessage
-    from pop3hub.server import PopServer
-    from pop3hub.session import Session
+    from pop3hub.server.server import PopServer
+    from pop3hub.session.session import Session
 
 RATE = 0.04
 """How often a hook fails."""

@@ -5,14 +5,14 @@ from __future__ import annotations
 import inspect
 import re
 
-from pop3hub import hookspecs
+from pop3hub.hooks import specs
 
 HEAD = """\
 # Hooks
 
 Everything that pop3hub asks of a mail store, and everything that it tells others. A plugin is an
 object with methods that are marked `@hookimpl` and named as below; each takes the arguments that it
-needs, by name. This page is made from `pop3hub/hookspecs.py` (`python docs/generate_hooks.py`).
+needs, by name. This page is made from `pop3hub/hooks/specs.py` (`python docs/generate_hooks.py`).
 
 - **awaited** hooks may be `def` or `async def`; **plain** ones are `def`, and called at the start.
 - **first** hooks ask extensions, then the backend, then pop3hub's own default, until one returns
@@ -25,9 +25,9 @@ needs, by name. This page is made from `pop3hub/hookspecs.py` (`python docs/gene
 
 
 def sections() -> list[tuple[str, list[str]]]:
-    """Return the headings of hookspecs.py with the hooks below each."""
+    """Return the headings of specs.py with the hooks below each."""
     found: list[tuple[str, list[str]]] = []
-    for line in inspect.getsource(hookspecs).splitlines():
+    for line in inspect.getsource(specs).splitlines():
         if match := re.fullmatch(r"# ([A-Z].*)", line):
             found.append((match[1], []))
         elif (match := re.match(r"(?:async )?def (\w+)", line)) and found:
@@ -41,7 +41,7 @@ def page() -> str:
     for title, hooks in sections():
         bodies.append(f"## {title}\n")
         for name in hooks:
-            function = getattr(hookspecs, name)
+            function = getattr(specs, name)
             options = function.pop3hub_spec
             kind = "awaited" if inspect.iscoroutinefunction(function) else "plain"
             asks = "first" if options["firstresult"] else "all"

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pop3hub.cli import PREFIX, PROGRAM, assemble
+from pop3hub.cli.main import PREFIX, PROGRAM, assemble
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from pop3hub.cli import Program
+    from pop3hub.cli.main import Program
 
 EXIT_CODES = {
     "0": "Success.",

@@ -1,6 +1,7 @@
 """pop3hub: a POP3 and POP3S server for asyncio whose mail store is a plugin."""
 
-from pop3hub.auth import PopUser
+from pop3hub.auth.sasl import Exchange, Mechanism
+from pop3hub.auth.users import PopUser
 from pop3hub.errors import (
     AuthenticationFailed,
     ConfigurationError,
@@ -14,12 +15,10 @@ from pop3hub.errors import (
     TemporaryFailure,
     UniqueIdTaken,
 )
-from pop3hub.hookspecs import hookimpl
-from pop3hub.listing import Snapshot
-from pop3hub.maildrop import PopMessage
-from pop3hub.sasl import Exchange, Mechanism
-from pop3hub.server import PopServer
-from pop3hub.session import Session
+from pop3hub.hooks.specs import hookimpl
+from pop3hub.maildrop import PopMessage, Snapshot
+from pop3hub.server.server import PopServer
+from pop3hub.session.session import Session
 from pop3hub.settings import Limits, Settings
 
 __all__ = [

@@ -1,5 +1,5 @@
 """`python -m pop3hub` is `pop3hub`."""
 
-from pop3hub.cli import main
+from pop3hub.cli.main import main
 
 main()

@@ -10,10 +10,10 @@ from functools import cache
 import pytest
 import structlog
 
-from pop3hub.cli import main
-from pop3hub.languages import Catalogue
-from pop3hub.server import PopServer
-from pop3hub.testing import Dialogue
+from pop3hub.cli.main import main
+from pop3hub.i18n.catalogue import Catalogue
+from pop3hub.server.server import PopServer
+from pop3hub.testing.dialogue import Dialogue
 from tests.program import Filed, Outcome, Stdin, install_filed_store
 from tests.serving import Client, Store
 

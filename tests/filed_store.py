@@ -8,9 +8,9 @@ from pathlib import Path
 import click
 
 from pop3hub.errors import MaildropNotEmpty, NoSuchUser, TemporaryFailure, UniqueIdTaken
-from pop3hub.hookspecs import hookimpl
+from pop3hub.hooks.specs import hookimpl
 from pop3hub.maildrop import PopMessage
-from pop3hub.protocol import wire_form
+from pop3hub.protocol.message import wire_form
 
 
 class FiledBackend:

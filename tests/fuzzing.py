@@ -11,14 +11,15 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pop3hub.auth import PopUser
-from pop3hub.downgrade import Downgrader
+from pop3hub.auth.users import PopUser
 from pop3hub.errors import CommandError
 from pop3hub.maildrop import PopMessage
-from pop3hub.protocol import Framer, LineNeverEnds, MessageEncoder, split_command, wire_form
-from pop3hub.proxy import ProxyError, missing, parse
-from pop3hub.server import PopServer
-from pop3hub.testing import Dialogue
+from pop3hub.protocol.downgrade import Downgrader
+from pop3hub.protocol.framing import Framer, LineNeverEnds, split_command
+from pop3hub.protocol.message import MessageEncoder, wire_form
+from pop3hub.protocol.proxy import ProxyError, missing, parse
+from pop3hub.server.server import PopServer
+from pop3hub.testing.dialogue import Dialogue
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -9,21 +9,22 @@ from urllib.parse import urlsplit
 
 import bcrypt
 
-from pop3hub import listeners
-from pop3hub.auth import PopUser, scram_keys
-from pop3hub.connection import Connection
+from pop3hub.auth.scram import scram_keys
+from pop3hub.auth.users import PopUser
 from pop3hub.errors import PermanentFailure
-from pop3hub.hookspecs import hookimpl
+from pop3hub.hooks.specs import hookimpl
 from pop3hub.maildrop import PopMessage
-from pop3hub.protocol import wire_form
-from pop3hub.state import OpenListener
+from pop3hub.protocol.message import wire_form
+from pop3hub.server import listeners
+from pop3hub.server.connection import Connection
+from pop3hub.server.state import OpenListener
 
 if TYPE_CHECKING:
     import ssl
     from collections.abc import AsyncIterator
 
-    from pop3hub.server import PopServer
-    from pop3hub.session import Session
+    from pop3hub.server.server import PopServer
+    from pop3hub.session.session import Session
 
 TIMEOUT = 10.0
 """Seconds after which a test that waits for the server has failed."""

@@ -10,13 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pop3hub import ConfigurationError, PopServer, TemporaryFailure, hookimpl, options
-from pop3hub.abuse import KNOWN_FOR, MINUTE, SLOWEST, WAYS, Guard, Table
-from pop3hub.app import App
-from pop3hub.cli import Program
+from pop3hub import ConfigurationError, PopServer, TemporaryFailure, hookimpl
+from pop3hub.auth.throttle import KNOWN_FOR, MINUTE, SLOWEST, WAYS, Guard, Table
+from pop3hub.cli import options
+from pop3hub.cli.context import App
+from pop3hub.cli.main import Program
 from pop3hub.peer import Peer
 from pop3hub.settings import Limits, Settings
-from pop3hub.testing import Dialogue
+from pop3hub.testing.dialogue import Dialogue
 from tests.serving import Client
 
 ADDRESS = Peer("192.0.2.7", 5000)
@@ -324,7 +325,7 @@ async def test_a_locked_out_guess_costs_no_bcrypt(store, clock, monkeypatch, nam
 
 
 async def test_a_locked_out_address_is_refused_when_it_connects(store, clock, monkeypatch):
-    monkeypatch.setattr("pop3hub.connection.peer_of", lambda _name: ADDRESS)
+    monkeypatch.setattr("pop3hub.server.connection.peer_of", lambda _name: ADDRESS)
     limits = Limits(failed_logins_per_address=2)
     async with guarded(store, clock, limits=limits, listen="pop3://127.0.0.1:0") as server:
         client = await Client.connect(server.addresses[0])

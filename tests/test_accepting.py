@@ -14,7 +14,7 @@ import structlog
 
 from pop3hub import ConfigurationError, PopServer
 from pop3hub.peer import Peer
-from pop3hub.proxy import SIGNATURE
+from pop3hub.protocol.proxy import SIGNATURE
 from pop3hub.settings import Limits
 from tests.authority import Authority
 from tests.serving import TIMEOUT, Client
@@ -139,7 +139,7 @@ async def test_a_password_may_come_in_clear_as_the_header_tells(proxied, connect
 
 
 async def test_another_machine_s_loopback_is_no_address(proxied, connect, monkeypatch):
-    monkeypatch.setattr("pop3hub.accepting.peer_of", lambda _: Peer("192.0.2.200", 5000))
+    monkeypatch.setattr("pop3hub.server.proxied.peer_of", lambda _: Peer("192.0.2.200", 5000))
     server = await proxied("?proxy=192.0.2.0/24")
     client = await connect(server, V1.replace(b"192.0.2.7", b"127.0.0.2") + b"USER luke\r\n")
 

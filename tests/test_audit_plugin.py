@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from pop3hub.errors import ConfigurationError
-from pop3hub.server import PopServer
-from pop3hub.testing import Dialogue
+from pop3hub.server.server import PopServer
+from pop3hub.testing.dialogue import Dialogue
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "audit_plugin"
 CONTENTS = b"Subject: x\r\n\r\n"

@@ -11,19 +11,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pop3hub import auth
-from pop3hub.auth import (
-    Hasher,
-    PasswordCache,
+from pop3hub.auth.passwords import Hasher, PasswordCache
+from pop3hub.auth.scram import ScramKeys, scram_keys
+from pop3hub.auth.users import (
     PopUser,
-    ScramKeys,
     UnknownHash,
     apop_digest,
     check_apop,
     new_stamp,
     prepare,
     prepare_name,
-    scram_keys,
     shared_secret,
 )
 from pop3hub.errors import AuthenticationFailed, TemporaryFailure
@@ -261,7 +258,7 @@ async def test_what_is_no_bcrypt_hash_is_told_apart_and_not_shown(hasher, stored
 
 async def test_an_unknown_user_costs_what_the_last_known_one_did(hasher, monkeypatch):
     compared = []
-    monkeypatch.setattr(auth.bcrypt, "checkpw", lambda raw, stored: compared.append((raw, stored)))
+    monkeypatch.setattr(bcrypt, "checkpw", lambda raw, stored: compared.append((raw, stored)))
     await hasher.check_dummy("caf\u0065\u0301")
     await hasher.check("hello", "$2b$07$" + "." * 53)
     await hasher.check_dummy("hello")

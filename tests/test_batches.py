@@ -5,8 +5,9 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from pop3hub import PermanentFailure, PopMessage, PopServer, PopUser, connection, hookimpl
-from pop3hub.testing import Dialogue
+from pop3hub import PermanentFailure, PopMessage, PopServer, PopUser, hookimpl
+from pop3hub.server import connection
+from pop3hub.testing.dialogue import Dialogue
 
 MAIL = b"A: b\r\n\r\nc\r\n"
 ANSWER = b"+OK 11 octets\r\n" + MAIL + b".\r\n"

@@ -5,7 +5,7 @@ import threading
 import pytest
 
 from pop3hub import ConfigurationError, PopMessage, PopServer, PopUser
-from pop3hub.testing import Dialogue
+from pop3hub.testing.dialogue import Dialogue
 
 MAIL = b"Subject: x\r\n\r\nHello\r\n"
 

@@ -6,10 +6,10 @@ import re
 
 import pytest
 
-from pop3hub import options
-from pop3hub.app import App
-from pop3hub.cli import Program
-from pop3hub.server import PopServer
+from pop3hub.cli import options
+from pop3hub.cli.context import App
+from pop3hub.cli.main import Program
+from pop3hub.server.server import PopServer
 from pop3hub.settings import Limits, Settings
 from tests.program import ENTRY_POINTS, install_filed_store
 

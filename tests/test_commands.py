@@ -9,7 +9,7 @@ import sys
 import bcrypt
 import pytest
 
-from pop3hub.auth import ScramKeys
+from pop3hub.auth.scram import ScramKeys
 from tests.program import ROOT
 
 MESSAGE = b"Subject: hi\r\n\r\nHello!\r\n"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pop3hub.hookspecs import hookimpl
+from pop3hub.hooks.specs import hookimpl
 from pop3hub.maildrop import PopMessage
 from pop3hub.testing import BackendContract
 

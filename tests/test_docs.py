@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from pop3hub import hookspecs
+from pop3hub.hooks import specs
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted(
@@ -30,7 +30,7 @@ def test_the_page_of_hooks_is_made_from_the_specifications():
 
 
 def test_every_hook_stands_on_it():
-    hooks = [name for name, value in vars(hookspecs).items() if hasattr(value, "pop3hub_spec")]
+    hooks = [name for name, value in vars(specs).items() if hasattr(value, "pop3hub_spec")]
     page = (ROOT / "docs/hooks.md").read_text("utf-8")
 
     assert [] == [hook for hook in hooks if f"### {hook}\n" not in page]

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from pop3hub import downgrade
-from pop3hub.downgrade import Downgrader, surrogate_size
-from pop3hub.protocol import MessageEncoder, wire_form
+from pop3hub.protocol import downgrade
+from pop3hub.protocol.downgrade import Downgrader, surrogate_size
+from pop3hub.protocol.message import MessageEncoder, wire_form
 
 INVALID = "<invalid@internationalized-address.invalid>"
 ADDRESS_FIELDS = [

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from pop3hub.listing import PAGE
+from pop3hub.maildrop import PAGE
 from pop3hub.settings import Limits
 from tests.serving import TIMEOUT, Wire
 

@@ -14,7 +14,10 @@ from hypothesis import strategies as st
 import pop3hub
 from pop3hub import errors
 from pop3hub.errors import ConfigurationError, PopError
-from pop3hub.languages import TEXT_LIMIT, Catalogue, check_file, compile_rule, skeleton
+from pop3hub.i18n.catalogue import Catalogue
+from pop3hub.i18n.files import check_file, skeleton
+from pop3hub.i18n.language import TEXT_LIMIT
+from pop3hub.i18n.plurals import compile_rule
 
 ROOT = Path(pop3hub.__file__).parent.parent
 SHIPPED = sorted((ROOT / "languages").glob("*.toml"))
@@ -503,7 +506,7 @@ def test_the_example_of_the_documentation_passes_its_own_check(tmp_path):
 
 # The code and en.toml
 
-SOURCES = [path for path in sorted((ROOT / "pop3hub").glob("*.py")) if path.stem != "languages"]
+SOURCES = [path for path in sorted((ROOT / "pop3hub").rglob("*.py")) if path.parent.name != "i18n"]
 PLUGINS = sorted((ROOT / "plugins").glob("*/pop3hub_*/*.py"))
 # What takes a text id first: two methods, and the errors that keep the signature of PopError.
 TELLING = {

@@ -9,7 +9,7 @@ import pytest
 from tests.program import ROOT
 
 SOURCES = sorted(
-    [*ROOT.glob("pop3hub/*.py"), *ROOT.glob("plugins/*/pop3hub_*/*.py")],
+    [*ROOT.glob("pop3hub/**/*.py"), *ROOT.glob("plugins/*/pop3hub_*/*.py")],
 )
 LEVELS = {"debug": "debug", "info": "info", "warning": "warning", "error": "error"} | {
     "exception": "error"

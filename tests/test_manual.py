@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pop3hub import options
+from pop3hub.cli import options
 
 ROOT = next(parent for parent in Path(__file__).parents if (parent / "languages").is_dir())
 

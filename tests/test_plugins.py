@@ -20,10 +20,10 @@ from pop3hub import (
     TemporaryFailure,
     hookimpl,
 )
-from pop3hub.defaults import Defaults
-from pop3hub.listing import PAGE
-from pop3hub.plugins import Plugins
-from pop3hub.registry import BOUNDS
+from pop3hub.hooks.caller import Plugins
+from pop3hub.hooks.defaults import Defaults
+from pop3hub.hooks.registry import BOUNDS
+from pop3hub.maildrop import PAGE
 from pop3hub.settings import Settings
 
 LUKE = PopUser("luke", "hash")

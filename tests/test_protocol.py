@@ -7,16 +7,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pop3hub.errors import CommandError
-from pop3hub.protocol import (
-    END,
-    Framer,
-    LineNeverEnds,
-    MessageEncoder,
-    WireReadyEncoder,
-    is_wire_ready,
-    split_command,
-    wire_form,
-)
+from pop3hub.protocol.framing import Framer, LineNeverEnds, split_command
+from pop3hub.protocol.message import END, MessageEncoder, WireReadyEncoder, is_wire_ready, wire_form
 
 MAIL = st.lists(
     st.sampled_from([b"\r", b"\n", b"\r\n", b".", b"..", b"a", b"Subject: x", b"\0", b"\xff"])

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from pop3hub.proxy import SIGNATURE, V1_LIMIT, V2_LIMIT, Header, ProxyError, missing, parse
+from pop3hub.protocol.proxy import SIGNATURE, V1_LIMIT, V2_LIMIT, Header, ProxyError, missing, parse
 
 
 def v2(kind=0x11, body=b"", command=0x21):

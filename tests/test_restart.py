@@ -12,8 +12,8 @@ from contextlib import closing, suppress
 
 import pytest
 
-from pop3hub.server import PopServer
-from pop3hub.serving import loop_factory
+from pop3hub.cli.serve import loop_factory
+from pop3hub.server.server import PopServer
 from tests.authority import Authority
 from tests.program import PATIENCE, ROOT
 from tests.serving import Client, Store

@@ -7,12 +7,12 @@ from contextlib import suppress
 
 import pytest
 
-from pop3hub.auth import apop_digest
-from pop3hub.dispatcher import handle
+from pop3hub.auth.users import apop_digest
 from pop3hub.errors import CommandError, PermanentFailure, TemporaryFailure
-from pop3hub.hookspecs import hookimpl
-from pop3hub.protocol import wire_form
-from pop3hub.server import PopServer
+from pop3hub.hooks.specs import hookimpl
+from pop3hub.protocol.message import wire_form
+from pop3hub.server.server import PopServer
+from pop3hub.session.commands import handle
 from tests.serving import LUKE, Gate, new_user
 
 HARD = b"Subject: dots\n\none\n.hidden\n.\n..two\nlast"

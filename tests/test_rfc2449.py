@@ -5,12 +5,12 @@ import re
 
 import pytest
 
-from pop3hub.dispatcher import IMPLEMENTATION
 from pop3hub.errors import AuthenticationFailed, LoginDelayed, PermanentFailure, TemporaryFailure
-from pop3hub.hookspecs import hookimpl
-from pop3hub.languages import Catalogue
+from pop3hub.hooks.specs import hookimpl
+from pop3hub.i18n.catalogue import Catalogue
 from pop3hub.peer import Peer, Tls
-from pop3hub.server import PopServer
+from pop3hub.server.server import PopServer
+from pop3hub.session.commands import IMPLEMENTATION
 from tests.serving import Store, new_user
 
 AWAY = Peer("192.0.2.7", 40_000)
@@ -200,7 +200,7 @@ async def test_a_login_too_soon_after_the_last_one_is_refused(open_dialogue, ser
 async def test_a_refused_login_does_not_begin_the_delay_anew(open_dialogue, serve, monkeypatch):
     """s6.5: so many seconds after a +OK; who asks every 50 seconds gets in at the second time."""
     now = [1000.0]
-    monkeypatch.setattr("pop3hub.defaults.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("pop3hub.hooks.defaults.time.monotonic", lambda: now[0])
     server = await serve(listen=(), login_delay=60)
     replies = []
     for _ in range(4):

@@ -4,7 +4,7 @@ import base64
 
 import pytest
 
-from pop3hub.auth import PopUser
+from pop3hub.auth.users import PopUser
 from pop3hub.errors import PermanentFailure, TemporaryFailure
 from pop3hub.peer import Peer
 from pop3hub.settings import Limits

@@ -4,13 +4,13 @@ import re
 
 import pytest
 
-from pop3hub.downgrade import Downgrader
-from pop3hub.hookspecs import hookimpl
-from pop3hub.languages import Catalogue
+from pop3hub.hooks.specs import hookimpl
+from pop3hub.i18n.catalogue import Catalogue
 from pop3hub.peer import Peer
-from pop3hub.protocol import wire_form
-from pop3hub.retrieval import MEASURED, SLICE
-from pop3hub.server import PopServer
+from pop3hub.protocol.downgrade import Downgrader
+from pop3hub.protocol.message import wire_form
+from pop3hub.server.server import PopServer
+from pop3hub.session.retrieval import MEASURED, SLICE
 from tests.serving import Store, new_user
 
 NEEDS = (

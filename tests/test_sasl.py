@@ -12,10 +12,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pop3hub import sasl
-from pop3hub.auth import Hasher, PopUser, ScramKeys, UnknownHash, scram_keys
+from pop3hub.auth import sasl
+from pop3hub.auth.passwords import Hasher
+from pop3hub.auth.sasl import (
+    MECHANISMS,
+    Exchange,
+    certificate_names,
+    decode_initial,
+    decode_response,
+)
+from pop3hub.auth.scram import ScramKeys, scram_keys
+from pop3hub.auth.users import PopUser, UnknownHash
 from pop3hub.errors import AuthenticationFailed, CommandError, PopError
-from pop3hub.sasl import MECHANISMS, Exchange, certificate_names, decode_initial, decode_response
 
 SCRAM = ("SCRAM-SHA-1", "SCRAM-SHA-256")
 HASHES = dict(zip(SCRAM, ("sha1", "sha256"), strict=True))

@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 import structlog
 
-from pop3hub import logs
-from pop3hub.auth import SCRAM_HASHES, scram_keys
+from pop3hub.auth.scram import SCRAM_HASHES, scram_keys
+from pop3hub.cli import logs
 from pop3hub.peer import Tls
-from pop3hub.server import PopServer
-from pop3hub.testing import Dialogue
+from pop3hub.server.server import PopServer
+from pop3hub.testing.dialogue import Dialogue
 from tests.program import PATIENCE, ROOT, Client, Process
 from tests.serving import Store, new_user
 from tests.test_sasl import ScramClient

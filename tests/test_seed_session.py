@@ -7,7 +7,7 @@ import re
 
 from pop3hub import PopMessage, PopServer, PopUser
 from pop3hub.peer import Peer
-from pop3hub.testing import Dialogue
+from pop3hub.testing.dialogue import Dialogue
 
 HEADER = b"""\
 X-Mailer: My Hands\r

@@ -14,9 +14,10 @@ from contextlib import ExitStack
 import pytest
 import structlog
 
-from pop3hub import listeners, logs
+from pop3hub.cli import logs
+from pop3hub.cli.serve import LoopErrors, assign
 from pop3hub.errors import ConfigurationError
-from pop3hub.serving import LoopErrors, assign
+from pop3hub.server import listeners
 from tests.program import ROOT, Client, Process
 
 STORE = (
@@ -258,7 +259,7 @@ def test_a_lack_of_descriptors_is_logged_at_a_bounded_rate(monkeypatch):
     with structlog.testing.capture_logs() as lines:
         handler = LoopErrors(structlog.get_logger())
         now = 1000.0
-        monkeypatch.setattr("pop3hub.serving.time.monotonic", lambda: now)
+        monkeypatch.setattr("pop3hub.cli.serve.time.monotonic", lambda: now)
         error = OSError(errno.EMFILE, "Too many open files")
         for _ in range(100):
             handler(None, {"message": "socket.accept()", "exception": error})

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from pop3hub import PopMessage, PopUser, Snapshot, hookimpl
-from pop3hub.listing import PAGE
-from pop3hub.testing import Dialogue
+from pop3hub.maildrop import PAGE
+from pop3hub.testing.dialogue import Dialogue
 
 
 class Keeps:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pop3hub.sources import Found, Refused, dovecot_uidls, find, octets
+from pop3hub.mailbox_files import Found, Refused, dovecot_uidls, find, octets
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -4,9 +4,9 @@ import asyncio
 from urllib.parse import urlsplit
 
 from pop3hub import MaildropInUse, TemporaryFailure
-from pop3hub.server import PopServer
-from pop3hub.session import ENDS
-from pop3hub.testing import Dialogue
+from pop3hub.server.server import PopServer
+from pop3hub.session.session import ENDS
+from pop3hub.testing.dialogue import Dialogue
 from tests.authority import Authority
 
 

@@ -9,9 +9,10 @@ import sys
 import bcrypt
 import pytest
 
-from pop3hub import listeners, workers
-from pop3hub.auth import PopUser
+from pop3hub.auth.users import PopUser
+from pop3hub.cli import workers
 from pop3hub.errors import ConfigurationError
+from pop3hub.server import listeners
 from tests.filed_store import FiledBackend
 from tests.program import ROOT, Client, Process
 
@@ -210,7 +211,7 @@ def test_a_worker_that_keeps_dying_is_started_again_more_and_more_seldom(monkeyp
     supervisor = workers.Supervisor(1, lambda *_: 0, None)
     worker = workers.Worker(1, [])
     now = 1000.0
-    monkeypatch.setattr("pop3hub.workers.time.monotonic", lambda: now)
+    monkeypatch.setattr("pop3hub.cli.workers.time.monotonic", lambda: now)
     pauses = []
     for _ in range(9):
         worker.began = now

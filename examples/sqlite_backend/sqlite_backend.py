@@ -23,7 +23,7 @@ from pop3hub import (
     UniqueIdTaken,
     hookimpl,
 )
-from pop3hub.protocol import wire_form
+from pop3hub.protocol.message import wire_form
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence

@@ -15,8 +15,8 @@ import pytest
 from click.testing import CliRunner
 
 from pop3hub.check import CHECKS, Target, Unreachable, run_checks
-from pop3hub.check_command import check as command
-from pop3hub.check_command import parse_address
+from pop3hub.cli.check import check as command
+from pop3hub.cli.check import parse_address
 from tests.check.broken import ListsCapa
 from tests.check.broken_maildrop import FAULTS, StuffsLoneDots
 from tests.check.honest import MESSAGES, PASSWORD, USER, Honest, Server
@@ -336,7 +336,7 @@ def test_a_password_goes_in_the_clear_only_when_that_was_said(monkeypatch, serve
     class NoStls(Honest):
         CAPA = tuple(tag for tag in Honest.CAPA if tag != "STLS")
 
-    monkeypatch.setattr("pop3hub.check_command.is_loopback", lambda _: False)
+    monkeypatch.setattr("pop3hub.cli.check.is_loopback", lambda _: False)
     server = serve(NoStls)
     login = ("--user", USER, "--password-file", "-", "--only", "login")
 

@@ -4,7 +4,7 @@ from urllib.parse import quote, urlsplit
 
 import pytest
 
-from pop3hub.server import PopServer
+from pop3hub.server.server import PopServer
 from tests.authority import Authority
 from tests.clients.host import LISTENERS, Host
 

@@ -7,8 +7,8 @@ import subprocess
 
 import pytest
 
-from pop3hub.auth import SCRAM_HASHES, scram_keys
-from pop3hub.hookspecs import hookimpl
+from pop3hub.auth.scram import SCRAM_HASHES, scram_keys
+from pop3hub.hooks.specs import hookimpl
 from tests.clients.mailbox import STORED
 from tests.serving import Store, new_user
 

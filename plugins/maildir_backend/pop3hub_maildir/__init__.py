@@ -17,7 +17,7 @@ from pop3hub.errors import (
     PermanentFailure,
     TemporaryFailure,
 )
-from pop3hub.hookspecs import hookimpl
+from pop3hub.hooks.specs import hookimpl
 from pop3hub_maildir.delivery import Delivery
 from pop3hub_maildir.failures import refusal, told
 from pop3hub_maildir.folder import Folder
@@ -32,9 +32,9 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
     from typing import TypeVar
 
-    from pop3hub.auth import PopUser
+    from pop3hub.auth.users import PopUser
     from pop3hub.maildrop import PopMessage
-    from pop3hub.server import PopServer
+    from pop3hub.server.server import PopServer
 
     T = TypeVar("T")
     Pages = AsyncIterator[Sequence[PopMessage]]

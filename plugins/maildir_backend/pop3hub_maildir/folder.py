@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING
 import structlog
 
 from pop3hub.errors import TemporaryFailure
-from pop3hub.listing import Snapshot
-from pop3hub.sources import delivered, dovecot_uidls
+from pop3hub.mailbox_files import delivered, dovecot_uidls
+from pop3hub.maildrop import Snapshot
 from pop3hub_maildir import removal
 from pop3hub_maildir.directories import OpenMaildir
 from pop3hub_maildir.failures import told

@@ -6,7 +6,7 @@ import errno
 import os
 from typing import TYPE_CHECKING, NamedTuple
 
-from pop3hub.downgrade import surrogate_size
+from pop3hub.protocol.downgrade import surrogate_size
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from pop3hub.auth import PopUser, prepare
+from pop3hub.auth.users import PopUser, prepare
 from pop3hub.errors import ConfigurationError, TemporaryFailure
 from pop3hub_maildir.scram import KeysOfPassword
 

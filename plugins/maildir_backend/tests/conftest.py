@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from pop3hub.server import PopServer
+from pop3hub.server.server import PopServer
 from pop3hub_maildir import MaildirBackend
 
 LONG_AGO = 1_000_000_000  # seconds: a folder this old is known to be settled

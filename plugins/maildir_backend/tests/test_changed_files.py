@@ -8,7 +8,7 @@ import os
 import pytest
 
 from pop3hub.errors import TemporaryFailure
-from pop3hub.protocol import wire_form
+from pop3hub.protocol.message import wire_form
 from pop3hub.testing import Dialogue
 
 MAIL = b"Subject: x\r\nFrom: a@example.com\r\n\r\nline one\r\nline two\r\n"

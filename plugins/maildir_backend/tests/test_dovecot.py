@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from pop3hub.server import PopServer
+from pop3hub.server.server import PopServer
 from pop3hub.testing import Dialogue
 from pop3hub_maildir import MaildirBackend
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pop3hub.protocol import MessageEncoder
+from pop3hub.protocol.message import MessageEncoder
 from pop3hub.testing import Dialogue
 from pop3hub_maildir.measuring import Survey
 

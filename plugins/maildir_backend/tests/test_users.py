@@ -9,10 +9,10 @@ import threading
 
 import pytest
 
-from pop3hub.auth import PopUser
+from pop3hub.auth.users import PopUser
 from pop3hub.errors import ConfigurationError, NoSuchUser, TemporaryFailure
-from pop3hub.hookspecs import hookimpl
-from pop3hub.server import PopServer
+from pop3hub.hooks.specs import hookimpl
+from pop3hub.server.server import PopServer
 from pop3hub.testing import Dialogue
 from pop3hub_maildir import MaildirBackend
 

@@ -14,20 +14,19 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 import structlog
 
-from pop3hub.auth import PopUser, prepare
+from pop3hub.auth.users import PopUser, prepare
 from pop3hub.errors import ConfigurationError, MaildropNotEmpty, NoSuchUser, UniqueIdTaken
-from pop3hub.hookspecs import hookimpl
-from pop3hub.listing import Snapshot
-from pop3hub.maildrop import PopMessage
-from pop3hub.protocol import is_wire_ready, wire_form
-from pop3hub.sources import Found, find
+from pop3hub.hooks.specs import hookimpl
+from pop3hub.mailbox_files import Found, find
+from pop3hub.maildrop import PopMessage, Snapshot
+from pop3hub.protocol.message import is_wire_ready, wire_form
 from pop3hub_memory.users import is_bcrypt, key_of, parse_user, read_users
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 
-    from pop3hub.server import PopServer
-    from pop3hub.session import Session
+    from pop3hub.server.server import PopServer
+    from pop3hub.session.session import Session
 
 __all__ = ["MemoryBackend"]
 

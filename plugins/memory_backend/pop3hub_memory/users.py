@@ -7,7 +7,8 @@ import unicodedata
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from pop3hub.auth import SCRAM_HASHES, PopUser, scram_keys
+from pop3hub.auth.scram import SCRAM_HASHES, scram_keys
+from pop3hub.auth.users import PopUser
 from pop3hub.errors import ConfigurationError
 
 if TYPE_CHECKING:

@@ -7,9 +7,10 @@ import base64
 import bcrypt
 import pytest
 
-from pop3hub.auth import PopUser, ScramKeys
+from pop3hub.auth.scram import ScramKeys
+from pop3hub.auth.users import PopUser
 from pop3hub.errors import ConfigurationError
-from pop3hub.server import PopServer
+from pop3hub.server.server import PopServer
 from pop3hub.testing import BackendContract, Dialogue
 from pop3hub_memory import MemoryBackend
 

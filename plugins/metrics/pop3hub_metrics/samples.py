@@ -10,7 +10,7 @@ from bisect import bisect_left
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from pop3hub.registry import BOUNDS
+from pop3hub.hooks.registry import BOUNDS
 
 if TYPE_CHECKING:
     from pop3hub import PopServer

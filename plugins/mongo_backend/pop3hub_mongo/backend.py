@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from pop3hub.errors import ConfigurationError, MaildropNotEmpty, PermanentFailure
-from pop3hub.hookspecs import hookimpl
+from pop3hub.hooks.specs import hookimpl
 from pop3hub_mongo.messages import MongoMessage
 from pop3hub_mongo.options import DEFAULT_DATABASE, STANDARD_INPUT, MongoOptions, options
 
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 
     import click
 
-    from pop3hub.auth import PopUser
+    from pop3hub.auth.users import PopUser
     from pop3hub.maildrop import PopMessage
-    from pop3hub.server import PopServer
-    from pop3hub.session import Session
+    from pop3hub.server.server import PopServer
+    from pop3hub.session.session import Session
     from pop3hub_mongo.driver import Driver
     from pop3hub_mongo.failures import Failures
     from pop3hub_mongo.lease import Leases

@@ -12,9 +12,9 @@ import structlog
 from pymongo import IndexModel
 from pymongo.errors import BulkWriteError
 
-from pop3hub.auth import PopUser
+from pop3hub.auth.users import PopUser
 from pop3hub.errors import PermanentFailure
-from pop3hub.protocol import wire_form
+from pop3hub.protocol.message import wire_form
 from pop3hub_mongo.messages import MongoMessage
 from pop3hub_mongo.own import USERS_PAGE
 from pop3hub_mongo.wire import has_ascii_headers

@@ -15,7 +15,7 @@ from bson import Binary, ObjectId
 from pymongo import IndexModel
 from pymongo.errors import DuplicateKeyError
 
-from pop3hub.auth import PopUser
+from pop3hub.auth.users import PopUser
 from pop3hub.errors import NoSuchUser, PermanentFailure, UniqueIdTaken
 from pop3hub_mongo.bodies import CHUNK_INDEX, Bodies
 from pop3hub_mongo.messages import MongoMessage

@@ -5,7 +5,7 @@ Synchronous, and without knowledge of MongoDB.
 
 from __future__ import annotations
 
-from pop3hub.downgrade import Downgrader
+from pop3hub.protocol.downgrade import Downgrader
 
 EXAMINED = 256 * 1024
 """Octets up to which a message that isn't ASCII is searched for headers that aren't."""

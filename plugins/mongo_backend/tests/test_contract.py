@@ -2,7 +2,7 @@
 
 import pytest
 
-from pop3hub.contract import BackendContract
+from pop3hub.testing.contract import BackendContract
 from pop3hub_mongo import MongoBackend
 
 pytestmark = pytest.mark.mongo

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pop3hub import protocol
-from pop3hub.auth import PopUser
+from pop3hub.auth.users import PopUser
 from pop3hub.errors import NoSuchUser, TemporaryFailure, UniqueIdTaken
 from pop3hub_mongo.bodies import CHUNK, INLINE
 from pop3hub_mongo.wire import WireForm

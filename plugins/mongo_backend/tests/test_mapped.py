@@ -5,7 +5,7 @@ import uuid
 import pytest
 from bson import ObjectId
 
-from pop3hub.auth import PopUser
+from pop3hub.auth.users import PopUser
 from pop3hub.errors import PermanentFailure
 from pop3hub_mongo import MongoBackend
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from pop3hub.auth import PopUser
+from pop3hub.auth.users import PopUser
 from pop3hub_mongo.own import PAGE
 
 pytestmark = pytest.mark.mongo

@@ -2,7 +2,7 @@
 
 import pytest
 
-from pop3hub.auth import PopUser
+from pop3hub.auth.users import PopUser
 from pop3hub.errors import MaildropNotEmpty
 
 pytestmark = pytest.mark.mongo

@@ -1,0 +1,24 @@
+"""Who is it: users, passwords, SASL mechanisms, and limits against guessing.
+
+May import errors, settings, peer, maildrop, protocol and i18n.
+"""
+
+from pop3hub.auth.passwords import BCRYPT_COST, Hasher, PasswordCache
+from pop3hub.auth.scram import SCRAM_HASHES, SCRAM_ITERATIONS, ScramKeys, scram_keys
+from pop3hub.auth.users import PopUser, UnknownHash, check_apop, new_stamp, prepare, prepare_name
+
+__all__ = [
+    "BCRYPT_COST",
+    "SCRAM_HASHES",
+    "SCRAM_ITERATIONS",
+    "Hasher",
+    "PasswordCache",
+    "PopUser",
+    "ScramKeys",
+    "UnknownHash",
+    "check_apop",
+    "new_stamp",
+    "prepare",
+    "prepare_name",
+    "scram_keys",
+]

@@ -1,0 +1,328 @@
+"""The command `pop3hub`: which options there are, where their values come from, and how it ends.
+
+`--backend`, `--no-plugin` and `--config` are looked for first, since they say which plugins join
+their options to pop3hub's own. Values come from the command line, else from the environment, else
+from the configuration file. Every error ends here as one line that says what to do.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+import click
+from click.core import ParameterSource
+
+from pop3hub.cli import configuration, options
+from pop3hub.cli.commands import COMMANDS
+from pop3hub.cli.context import App, Refused, english
+from pop3hub.errors import ConfigurationError, NoSuchUser, PermanentFailure, PopError
+from pop3hub.hooks import discovery
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+PROGRAM = "pop3hub"
+PREFIX = "POP3HUB"
+"""What names of environment variables begin with."""
+
+_HELP = """\
+Serve mail over POP3 and POP3S from a mail store that is a plugin.
+
+Without a command it serves: `pop3hub --backend mongo`. Options stand before the command.
+`pop3hub --backend NAME --help` shows that store's options too.
+"""
+_EPILOG = (
+    "Each option can also stand in the environment, --idle-timeout as POP3HUB_IDLE_TIMEOUT "
+    "(several values with spaces between them), and in the file of --config as idle_timeout. The "
+    "command line comes first, then the environment, then the file."
+)
+
+
+class Program(click.Group):
+    """The command with its options under headings, and what plugins add."""
+
+    def __init__(self, plugins: options.Headings, app: App, arguments: Sequence[str]) -> None:
+        """Join the options of plugins to pop3hub's own; raise ConfigurationError."""
+        core = options.core()
+        headings = [*core[:1], *plugins, *core[1:]]
+        taken: dict[str, str] = {}
+        for heading, group in headings:
+            for option in group:
+                name = option.name or ""
+                if name in taken:
+                    raise ConfigurationError(
+                        f"{heading}: its option {option.opts[0]} is one of {taken[name]!r} already"
+                    )
+                taken[name] = heading
+        self.headings = headings
+        self.plugin_options = {option.name or "" for _, group in plugins for option in group}
+        self.app = app
+        self.arguments = arguments
+        super().__init__(
+            PROGRAM,
+            params=[
+                *(option for _, group in headings for option in group),
+                click.Option(
+                    ["--version"],
+                    is_flag=True,
+                    is_eager=True,
+                    expose_value=False,
+                    callback=_print_version,
+                    help="Show the versions of pop3hub and of its plugins, and end.",
+                ),
+            ],
+            invoke_without_command=True,
+            callback=_begin,
+            result_callback=lambda *_, **__: None,  # what a command returns is no exit code
+            help=_HELP,
+            epilog=_EPILOG,
+        )
+
+    @property
+    def options(self) -> dict[str, click.Option]:
+        """All options by parameter name."""
+        return {option.name or "": option for _, group in self.headings for option in group}
+
+    def parse(self, arguments: Sequence[str], values: Mapping[str, Any]) -> click.Context:
+        """Return the context of these arguments; `values` are the configuration file's."""
+        return self.make_context(
+            PROGRAM, list(arguments), default_map=dict(values), auto_envvar_prefix=PREFIX
+        )
+
+    def note(self, values: Mapping[str, Any]) -> None:
+        """Let the app know what the options say."""
+        self.app.values = values
+        self.app.options = {
+            name: value
+            for name, value in values.items()
+            if name in self.plugin_options and value is not None
+        }
+
+    def add_command(self, command: click.Command, name: str | None = None) -> None:
+        """Add a command; one that is there already is not replaced."""
+        name = name or command.name or ""
+        if name in self.commands:
+            raise ConfigurationError(f"there is a command {name!r} already: a plugin adds another")
+        super().add_command(command, name)
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the options under their headings, then the commands."""
+        grouped = {id(option) for _, group in self.headings for option in group}
+        rest = [param for param in self.get_params(ctx) if id(param) not in grouped]
+        sections: list[tuple[str, Sequence[click.Parameter]]] = [*self.headings, ("Help", rest)]
+        for heading, group in sections:
+            records = [record for option in group if (record := option.get_help_record(ctx))]
+            if records:
+                with formatter.section(heading):
+                    formatter.write_dl(records)
+        self.format_commands(ctx, formatter)
+
+
+@click.pass_context
+def _begin(context: click.Context, /, **values: Any) -> None:
+    """Note what the options say; serve, unless a command follows."""
+    from pop3hub.cli import serve  # noqa: PLC0415 - help and errors need no server
+
+    program = context.command
+    assert isinstance(program, Program)  # noqa: S101 - this callback is its own
+    app = program.app
+    program.note(values)
+    app.reassemble = lambda path: _reassemble(program, path)
+    context.obj = app
+    serves = context.invoked_subcommand is None
+    chosen = context.get_parameter_source("log_level") is not ParameterSource.DEFAULT
+    serve.configure_logs(values, quiet=not serves and not chosen)
+    if serves:
+        context.exit(serve.serve(app, lambda: _again(program), report))
+
+
+def _again(program: Program) -> Mapping[str, Any]:
+    """Return the options' values as they would be after a restart; raise ConfigurationError."""
+    try:
+        return program.parse(program.arguments, _file_values(program)).params
+    except click.ClickException as exc:
+        raise ConfigurationError(_line(exc)) from exc
+
+
+def _reassemble(program: Program, config: Path) -> App:
+    other, values = assemble(program.arguments, config)
+    other.note(other.parse(other.arguments, values).params)
+    return other.app
+
+
+def _print_version(context: click.Context, _option: click.Parameter, wanted: bool) -> None:  # noqa: FBT001 - click's way
+    if not wanted or context.resilient_parsing:
+        return
+    click.echo(f"{PROGRAM} {version(PROGRAM)}, Python {platform.python_version()}")
+    for kind, group in (("backend", discovery.BACKENDS), ("extension", discovery.EXTENSIONS)):
+        for entry in discovery.installed(group):
+            origin = f"{entry.dist.name} {entry.dist.version}" if entry.dist else "?"
+            click.echo(f"{kind} {entry.name}: {origin}")
+    context.exit()
+
+
+# What comes before click
+
+
+def look_ahead(arguments: Sequence[str]) -> dict[str, Any]:
+    """Return the values of the options that say which others there are; nothing is an error."""
+    command = click.Command(
+        PROGRAM,
+        params=list(options.selection()),
+        add_help_option=False,
+        context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
+    )
+    context = command.make_context(
+        PROGRAM, list(arguments), auto_envvar_prefix=PREFIX, resilient_parsing=True
+    )
+    return context.params
+
+
+def assemble(
+    arguments: Sequence[str], config: Path | None = None
+) -> tuple[Program, dict[str, Any]]:
+    """Return the command with all of its options and commands, and the configuration's values.
+
+    `config` stands in place of --config. Raises ConfigurationError.
+    """
+    found = look_ahead(arguments)
+    config = config or found["config"]
+    data = configuration.read(config) if config else {}
+    name = found["backend"] or data.get("backend")
+    blocked = found["no_plugin"] or data.get("no_plugin", ())
+    app = App(config=config)
+    headings: options.Headings = []
+    if name:
+        app.chosen = discovery.load_backend(str(name))
+        app.extensions = discovery.load_extensions(
+            [blocked] if isinstance(blocked, str) else blocked
+        )
+        headings = [(f"Plugin {name}", own) for name, own in app.plugins.options() if own]
+    program = Program(headings, app, arguments)
+    for command in COMMANDS.values():
+        program.add_command(command)
+    if name:
+        app.plugins.register_commands(program)
+    return program, _file_values(program)
+
+
+def _file_values(program: Program) -> dict[str, Any]:
+    app = program.app
+    if app.config is None:
+        return {}
+    chosen = {plugin.name for plugin in (app.chosen, *app.extensions) if plugin}
+    others = {
+        entry.name
+        for group in (discovery.BACKENDS, discovery.EXTENSIONS)
+        for entry in discovery.installed(group)
+    }
+    known = {name: each for name, each in program.options.items() if name != "config"}
+    try:
+        return configuration.flatten(configuration.read(app.config), known, others - chosen)
+    except ConfigurationError as exc:
+        raise ConfigurationError(f"{app.config}: {exc}") from exc
+
+
+# The end
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run pop3hub with these arguments, or those of the process, and exit."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        program, values = assemble(arguments)
+        code = program.main(
+            arguments,
+            prog_name=PROGRAM,
+            standalone_mode=False,
+            default_map=values,
+            auto_envvar_prefix=PREFIX,
+        )
+    except Exception as exc:  # noqa: BLE001 - the last place: an error becomes a line and a code
+        code = report(exc)
+        command = next((word for word in arguments if word in COMMANDS), None)
+        if command == "deliver" and code not in _BOUNCES:
+            code = os.EX_TEMPFAIL  # what an administrator can repair, mail can wait for
+    sys.exit(code or 0)
+
+
+_BOUNCES = {os.EX_DATAERR, os.EX_NOUSER, os.EX_UNAVAILABLE, 2}
+"""The exit codes of `deliver` at which mail servers give a message back to its sender."""
+
+
+def report(exc: Exception) -> int:
+    """Print an error as one line; return the exit code."""
+    if isinstance(exc, click.Abort):
+        click.echo("Aborted.", err=True)
+        return 130  # what a shell makes of SIGINT
+    if isinstance(exc, click.exceptions.NoArgsIsHelpError):
+        click.echo(exc.format_message(), err=True)
+        return exc.exit_code
+    click.echo(f"{PROGRAM}: {_line(exc)}", err=True)
+    if isinstance(exc, Refused):
+        return exc.code
+    if isinstance(exc, click.ClickException):
+        return exc.exit_code
+    return next((code for kind, code in _CODES.items() if isinstance(exc, kind)), os.EX_SOFTWARE)
+
+
+_CODES: dict[type[Exception], int] = {
+    ConfigurationError: 1,
+    NoSuchUser: os.EX_NOUSER,
+    PermanentFailure: os.EX_UNAVAILABLE,
+    PopError: os.EX_TEMPFAIL,
+}
+
+
+def _line(exc: Exception) -> str:
+    match exc:
+        case click.NoSuchOption() if _lacks_backend(exc):
+            text = f"There is no option {exc.option_name}, or it is a mail store's: give --backend"
+        case click.NoSuchOption() if _is_global(exc):
+            where = exc.ctx.info_name if exc.ctx else ""
+            text = f"{exc.option_name} is an option of pop3hub itself: give it before {where!r}"
+        case click.BadParameter():
+            text = f"{exc.format_message()}{_source(exc)}"
+        case click.UsageError():
+            path = exc.ctx.command_path if exc.ctx else PROGRAM
+            text = f"{exc.format_message()} See: {path} --help"
+        case click.ClickException():
+            text = exc.format_message()
+        case ConfigurationError():
+            text = str(exc)
+        case NoSuchUser():
+            text = f"there is no user {exc.fields.get('name', '')!r}"
+        case PopError():
+            text = english(exc)
+        case _:
+            text = f"{type(exc).__name__}: {exc}; this is a defect of pop3hub or of a plugin"
+    return " ".join(text.split())
+
+
+def _lacks_backend(exc: click.NoSuchOption) -> bool:
+    program = exc.ctx.command if exc.ctx else None
+    return isinstance(program, Program) and program.app.chosen is None and not exc.possibilities
+
+
+def _is_global(exc: click.NoSuchOption) -> bool:
+    if exc.ctx is None or exc.ctx.parent is None:
+        return False
+    root = exc.ctx.find_root().command
+    return any(exc.option_name in (*each.opts, *each.secondary_opts) for each in root.params)
+
+
+def _source(exc: click.BadParameter) -> str:
+    """Say where a bad value came from, unless it is there to be seen."""
+    if exc.ctx is None or exc.param is None or exc.param.name is None:
+        return ""
+    source = exc.ctx.get_parameter_source(exc.param.name)
+    if source is ParameterSource.ENVIRONMENT:
+        return f" (in the environment, {PREFIX}_{exc.param.name.upper()})"
+    if source is ParameterSource.DEFAULT_MAP and isinstance(exc.ctx.command, Program):
+        return f" (in {exc.ctx.command.app.config})"
+    return ""

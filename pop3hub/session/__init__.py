@@ -1,0 +1,9 @@
+"""One session: states, commands and replies, without a socket.
+
+May import errors, settings, peer, maildrop, protocol, i18n, auth and hooks.
+"""
+
+from pop3hub.session.commands import handle
+from pop3hub.session.session import Channel, ServerContext, Session, State
+
+__all__ = ["Channel", "ServerContext", "Session", "State", "handle"]

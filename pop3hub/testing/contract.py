@@ -1,0 +1,524 @@
+"""The suite that every backend passes: subclass `BackendContract` and give it your backend.
+
+    class TestMyBackend(BackendContract):
+        @pytest.fixture
+        def backend(self):
+            return MyBackend()
+
+Real sessions on a real server that listens nowhere; pytest is all it needs. What a backend leaves
+to pop3hub is tested too, as it works together with the backend. Tests of hooks that a backend
+doesn't implement are skipped by name.
+"""
+# ruff: noqa: S101, PLR2004, SIM300, D102 - a suite: it asserts, and names say what
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import bcrypt
+import pytest
+
+from pop3hub.auth.users import PopUser
+from pop3hub.errors import MaildropNotEmpty, NoSuchUser, PopError, UniqueIdTaken
+from pop3hub.server.server import PopServer
+from pop3hub.testing.dialogue import Dialogue
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+
+SHORT = b"Subject: hello\r\n\r\nHello world!\r\n"
+
+HARD: Mapping[str, bytes] = {
+    "CRLF": SHORT,
+    "LF": b"Subject: hello\n\nHello world!\n",
+    "mixed line ends": b"Subject: hello\r\n\nHello\r\nworld!\n",
+    "no final line end": b"Subject: hello\r\n\r\nHello",
+    "a final CR": b"Subject: hello\r\n\r\nHello\r",
+    "empty": b"",
+    "no body": b"Subject: hello\r\n",
+    "dots": b".first\r\n\r\n.\r\n..\r\n.hidden\r\ntail.",
+    "LF and dots": b".first\n\n.\n..\n.hidden\n",
+    "8-bit": b"Subject: hello\r\n\r\n\xe9\xff\x00\xfe\r\n",
+    "lone CR": b"Subject: hello\r\n\r\none\rtwo\r\n",
+    "long line": b"Subject: hello\r\n\r\n" + b"x" * 100_000 + b"\r\n",
+    "1 MiB": b"Subject: hello\r\n\r\n" + b".234567\r\n" * (1024 * 1024 // 9),
+    "1 MiB of LF": b"Subject: hello\n\n" + b"1234567\n" * (1024 * 1024 // 8),
+}
+"""Messages that servers have stumbled over, by what is hard about them."""
+
+
+def on_the_wire(contents: bytes) -> bytes:
+    """Return a message as a client sees it, the stuffed dots taken off (RFC 1939 s3)."""
+    wire = contents.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
+    return wire if not wire or wire.endswith(b"\r\n") else wire + b"\r\n"
+
+
+def body(reply: bytes) -> bytes:
+    """Return what a multi-line reply holds between its first line and the final dot."""
+    first, _, rest = reply.partition(b"\r\n")
+    assert first.startswith(b"+OK"), reply[:200]
+    assert rest == b".\r\n" or rest.endswith(b"\r\n.\r\n"), reply[-200:]
+    lines = rest[:-3].replace(b"\r\n.", b"\r\n")
+    return lines[1:] if lines.startswith(b".") else lines
+
+
+def listing(reply: bytes) -> list[str]:
+    """Return the second column of LIST or UIDL; the first is checked to count from 1."""
+    rows = [line.split(" ") for line in body(reply).decode("ascii").splitlines()]
+    assert [str(n) for n in range(1, len(rows) + 1)] == [row[0] for row in rows]
+    return [row[1] for row in rows]
+
+
+def conversation(
+    test: Callable[[Any, PopServer], Awaitable[None]],
+) -> Callable[[Any, object, Mapping[str, Any]], None]:
+    """Make a test out of a coroutine: it gets a server that was started with the backend."""
+
+    def run(self: BackendContract, backend: object, options: Mapping[str, Any]) -> None:
+        async def within() -> None:
+            made = PopServer(
+                backend=backend, options=options, listen=(), failure_delay=0, bcrypt_cost=4
+            )
+            async with made as server:
+                await self.add_user(server, "luke", "hello")
+                await test(self, server)
+
+        asyncio.run(within())
+
+    run.__name__ = test.__name__
+    run.__doc__ = test.__doc__
+    return run
+
+
+class BackendContract:
+    """What pop3hub asks of a backend.
+
+    Subclasses give a `backend` fixture, and `options` if it needs some. `add_user` and `deliver` go
+    through `store_user` and `store_message`: for a backend without these, override them.
+    """
+
+    @pytest.fixture
+    def backend(self) -> object:
+        """Return a new backend with nothing in it, as its class makes it."""
+        raise NotImplementedError("give a `backend` fixture")
+
+    @pytest.fixture
+    def options(self) -> Mapping[str, Any]:
+        """Return what the backend's `configure` is to be given."""
+        return {}
+
+    async def add_user(self, server: PopServer, name: str, password: str) -> None:
+        """Put a user into the store."""
+        if not server.plugins.stores("store_user"):
+            pytest.skip("no store_user: override add_user")
+        hashed = bcrypt.hashpw(password.encode(), bcrypt.gensalt(4)).decode("ascii")
+        assert await server.plugins.store_user(PopUser(name, hashed), replace=False)
+
+    async def deliver(self, server: PopServer, name: str, contents: bytes) -> None:
+        """Put a message into the store, as the newest of the maildrop."""
+        self._needs(server, "store_message")
+        await server.plugins.store_message(name, contents)
+
+    @staticmethod
+    def _needs(server: PopServer, hook: str) -> None:
+        if not server.plugins.stores(hook):
+            pytest.skip(f"the backend has no {hook}")
+
+    async def _uidl(self, server: PopServer) -> list[str]:
+        async with Dialogue(server) as dialogue:
+            assert (await dialogue.login("luke", "hello")).startswith(b"+OK")
+            return listing(await dialogue.say("UIDL"))
+
+    # Users
+
+    @conversation
+    async def test_the_right_password_logs_in(self, server: PopServer) -> None:
+        async with Dialogue(server) as dialogue:
+            assert (await dialogue.login("luke", "hello")).startswith(b"+OK")
+            assert b"+OK 0 0\r\n" == await dialogue.say("STAT")
+
+    @conversation
+    async def test_unknown_users_and_wrong_passwords_are_told_the_same(
+        self, server: PopServer
+    ) -> None:
+        async with Dialogue(server) as dialogue:
+            unknown = await dialogue.login("nobody", "hello")
+            wrong = await dialogue.login("luke", "Hello")
+
+        assert unknown.startswith(b"-ERR [AUTH]")
+        assert unknown == wrong
+
+    @conversation
+    async def test_names_that_hold_anything_are_only_unknown(self, server: PopServer) -> None:
+        for name in (
+            "../luke",
+            "luke/..",
+            "/",
+            "..",
+            ".",
+            "{user}",
+            "$where",
+            "' or ''='",
+            "ł" * 60,
+        ):
+            async with Dialogue(server) as dialogue:
+                assert (await dialogue.login(name, "hello")).startswith(b"-ERR [AUTH]"), name
+
+    @conversation
+    async def test_another_case_of_a_name_is_no_second_maildrop(self, server: PopServer) -> None:
+        async with Dialogue(server) as first, Dialogue(server) as second:
+            await first.login("luke", "hello")
+
+            assert (await second.login("LUKE", "hello")).startswith(
+                (b"-ERR [AUTH]", b"-ERR [IN-USE]")
+            )
+
+    @conversation
+    async def test_each_user_has_a_maildrop_of_their_own(self, server: PopServer) -> None:
+        await self.add_user(server, "leia", "organa")
+        await self.deliver(server, "luke", SHORT)
+
+        async with Dialogue(server) as luke, Dialogue(server) as leia:
+            await luke.login("luke", "hello")
+            await leia.login("leia", "organa")
+
+            assert b"+OK 1 %d\r\n" % len(SHORT) == await luke.say("STAT")
+            assert b"+OK 0 0\r\n" == await leia.say("STAT")
+
+    # The lock
+
+    @conversation
+    async def test_a_second_session_is_refused_while_the_first_is_open(
+        self, server: PopServer
+    ) -> None:
+        """RFC 1939 s4, RFC 2449 s8.1.2."""
+        async with Dialogue(server) as first, Dialogue(server) as second:
+            await first.login("luke", "hello")
+
+            assert (await second.login("luke", "hello")).startswith(b"-ERR [IN-USE]")
+            assert b"+OK 0 0\r\n" == await first.say("STAT")
+
+    @conversation
+    async def test_a_refused_session_does_not_release_the_lock_of_another(
+        self, server: PopServer
+    ) -> None:
+        async with Dialogue(server) as first:
+            await first.login("luke", "hello")
+            for _ in range(2):
+                async with Dialogue(server) as other:
+                    assert (await other.login("luke", "hello")).startswith(b"-ERR [IN-USE]")
+
+    @conversation
+    async def test_of_logins_at_the_same_time_one_succeeds(self, server: PopServer) -> None:
+        async with Dialogue(server) as one, Dialogue(server) as two, Dialogue(server) as three:
+            replies = await asyncio.gather(
+                *(dialogue.login("luke", "hello") for dialogue in (one, two, three))
+            )
+
+        assert [b"+OK", b"-ERR [IN-USE]", b"-ERR [IN-USE]"] == sorted(
+            b" ".join(reply.split(b" ")[: 2 if reply.startswith(b"-ERR") else 1])
+            for reply in replies
+        )
+
+    @conversation
+    async def test_the_lock_is_released_however_a_session_ends(self, server: PopServer) -> None:
+        async def quits(dialogue: Dialogue) -> None:
+            await dialogue.say("QUIT")
+
+        async def is_aborted(dialogue: Dialogue) -> None:
+            dialogue.session.abort("test")
+
+        async def is_lost(dialogue: Dialogue) -> None:
+            await dialogue.hang_up()
+
+        for end in (quits, is_aborted, is_lost, is_lost):
+            async with Dialogue(server) as dialogue:
+                assert (await dialogue.login("luke", "hello")).startswith(b"+OK"), end.__name__
+                await end(dialogue)
+
+    # Listing
+
+    @conversation
+    async def test_unique_ids_are_legal_distinct_and_stay(self, server: PopServer) -> None:
+        """RFC 1939 s7; equal messages are two messages, and an abnormal end changes nothing."""
+        for contents in (SHORT, SHORT, b"Subject: other\r\n\r\n"):
+            await self.deliver(server, "luke", contents)
+
+        first = await self._uidl(server)
+        await self.deliver(server, "luke", SHORT)
+        second = await self._uidl(server)
+
+        assert all(1 <= len(uid) <= 70 and all("!" <= c <= "~" for c in uid) for uid in second)
+        assert 4 == len(set(second))
+        assert first == second[:3]
+
+    @conversation
+    async def test_messages_come_oldest_first(self, server: PopServer) -> None:
+        expected = [b"Subject: %d\r\n\r\n" % number for number in range(12)]
+        for contents in expected:
+            await self.deliver(server, "luke", contents)
+
+        async with Dialogue(server) as dialogue:
+            await dialogue.login("luke", "hello")
+            replies = [await dialogue.say(f"RETR {n}") for n in range(1, 13)]
+
+        assert expected == [body(reply) for reply in replies]
+
+    @conversation
+    async def test_sizes_are_the_octets_that_retr_sends(self, server: PopServer) -> None:
+        """RFC 1939 s11: with CRLF line ends, before dot-stuffing; twice, for what is remembered."""
+        for contents in HARD.values():
+            await self.deliver(server, "luke", contents)
+
+        for _ in range(2):
+            async with Dialogue(server) as dialogue:
+                await dialogue.login("luke", "hello")
+                sizes = listing(await dialogue.say("LIST"))
+                for number, (name, contents) in enumerate(HARD.items(), 1):
+                    sent = body(await dialogue.say(f"RETR {number}"))
+                    assert on_the_wire(contents) == sent, name
+                    assert sizes[number - 1] == str(len(sent)), name
+
+    @conversation
+    async def test_top_sends_the_beginning_of_a_message(self, server: PopServer) -> None:
+        await self.deliver(server, "luke", b"Subject: x\n\n.1\n2\n3\n")
+
+        async with Dialogue(server) as dialogue:
+            await dialogue.login("luke", "hello")
+
+            assert b"Subject: x\r\n\r\n.1\r\n2\r\n" == body(await dialogue.say("TOP 1 2"))
+            assert b"Subject: x\r\n\r\n" == body(await dialogue.say("TOP 1 0"))
+
+    @conversation
+    async def test_what_is_delivered_during_a_session_is_seen_by_the_next(
+        self, server: PopServer
+    ) -> None:
+        """RFC 1939 s4: a maildrop is fixed when TRANSACTION begins."""
+        await self.deliver(server, "luke", SHORT)
+        async with Dialogue(server) as dialogue:
+            await dialogue.login("luke", "hello")
+            await self.deliver(server, "luke", SHORT)
+
+            assert b"+OK 1 %d\r\n" % len(SHORT) == await dialogue.say("STAT")
+            assert (await dialogue.say("RSET")).startswith(b"+OK")
+            assert 1 == len(listing(await dialogue.say("LIST")))
+            await dialogue.say("DELE 1")
+            assert (await dialogue.say("QUIT")).startswith(b"+OK")
+
+        assert 1 == len(await self._uidl(server))
+
+    @conversation
+    async def test_a_client_that_leaves_within_a_message_leaves_nothing_behind(
+        self, server: PopServer
+    ) -> None:
+        await self.deliver(server, "luke", HARD["1 MiB"])
+        async with Dialogue(server) as dialogue:
+            await dialogue.login("luke", "hello")
+            retrieving = asyncio.create_task(dialogue.say("RETR 1"))
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            await dialogue.hang_up()
+            retrieving.cancel()
+            await asyncio.wait([retrieving])
+
+        async with Dialogue(server) as dialogue:
+            assert (await dialogue.login("luke", "hello")).startswith(b"+OK")
+            assert on_the_wire(HARD["1 MiB"]) == body(await dialogue.say("RETR 1"))
+
+    # Deletion
+
+    @conversation
+    async def test_quit_removes_the_marked_messages_and_no_others(self, server: PopServer) -> None:
+        """RFC 1939 s6."""
+        for number in range(5):
+            await self.deliver(server, "luke", b"Subject: %d\r\n\r\n" % number)
+        before = await self._uidl(server)
+
+        async with Dialogue(server) as dialogue:
+            await dialogue.login("luke", "hello")
+            for number in (2, 4, 5):
+                await dialogue.say(f"DELE {number}")
+            assert (await dialogue.say("QUIT")).startswith(b"+OK")
+            assert 3 == dialogue.session.stats.deleted
+
+        assert [before[0], before[2]] == await self._uidl(server)
+
+    @conversation
+    async def test_rset_keeps_what_was_marked(self, server: PopServer) -> None:
+        await self.deliver(server, "luke", SHORT)
+        async with Dialogue(server) as dialogue:
+            await dialogue.login("luke", "hello")
+            await dialogue.say("DELE 1")
+            await dialogue.say("RSET")
+            await dialogue.say("QUIT")
+
+        assert 1 == len(await self._uidl(server))
+
+    @conversation
+    async def test_a_session_that_ends_without_quit_removes_nothing(
+        self, server: PopServer
+    ) -> None:
+        """RFC 1939 s6."""
+        await self.deliver(server, "luke", SHORT)
+        for lose in (Dialogue.hang_up, lambda dialogue: dialogue.session.abort("test")):
+            async with Dialogue(server) as dialogue:
+                await dialogue.login("luke", "hello")
+                await dialogue.say("DELE 1")
+                if (ended := lose(dialogue)) is not None:
+                    await ended
+
+            assert 1 == len(await self._uidl(server))
+
+    @conversation
+    async def test_unique_ids_are_not_used_again(self, server: PopServer) -> None:
+        """RFC 1939 s7: a client would take the new message for one that it has."""
+        await self.deliver(server, "luke", SHORT)
+        before = await self._uidl(server)
+        async with Dialogue(server) as dialogue:
+            await dialogue.login("luke", "hello")
+            await dialogue.say("DELE 1")
+            await dialogue.say("QUIT")
+        await self.deliver(server, "luke", SHORT)
+
+        assert before != await self._uidl(server)
+
+    @conversation
+    async def test_a_message_that_goes_during_a_session_is_refused_or_whole(
+        self, server: PopServer
+    ) -> None:
+        """Removed past the lock, as an administrator does it; QUIT counts it as gone."""
+        await self.deliver(server, "luke", SHORT)
+        async with Dialogue(server) as dialogue:
+            await dialogue.login("luke", "hello")
+            message = dialogue.session.maildrop[1]
+            assert 1 == await server.plugins.delete_messages([message], dialogue.session)
+
+            reply = await dialogue.say("RETR 1")
+
+            assert reply.startswith(b"-ERR") or SHORT == body(reply)
+            await dialogue.say("DELE 1")
+            assert (await dialogue.say("QUIT")).startswith(b"+OK")
+
+    # The store: optional hooks
+
+    @conversation
+    async def test_store_message_takes_a_stream(self, server: PopServer) -> None:
+        self._needs(server, "store_message")
+
+        async def chunks() -> AsyncIterator[bytes]:
+            for start in range(0, len(HARD["1 MiB"]), 65_537):
+                yield HARD["1 MiB"][start : start + 65_537]
+
+        uid = await server.plugins.store_message("luke", chunks())
+
+        assert [uid] == await self._uidl(server)
+        async with Dialogue(server) as dialogue:
+            await dialogue.login("luke", "hello")
+            assert on_the_wire(HARD["1 MiB"]) == body(await dialogue.say("RETR 1"))
+
+    @conversation
+    async def test_a_stream_that_breaks_stores_nothing(self, server: PopServer) -> None:
+        self._needs(server, "store_message")
+
+        async def chunks() -> AsyncIterator[bytes]:
+            yield HARD["1 MiB"]
+            raise ConnectionResetError
+
+        with pytest.raises(PopError):
+            await server.plugins.store_message("luke", chunks())
+
+        assert [] == await self._uidl(server)
+
+    @conversation
+    async def test_store_message_keeps_a_unique_id(self, server: PopServer) -> None:
+        self._needs(server, "store_message")
+        uids = ["000000016b03da81", "!~{}<>&%\\", "x" * 70]
+
+        for uid in uids:
+            assert uid == await server.plugins.store_message("luke", SHORT, uid)
+
+        assert uids == await self._uidl(server)
+
+    @conversation
+    async def test_store_message_refuses_a_unique_id_that_is_taken(self, server: PopServer) -> None:
+        self._needs(server, "store_message")
+        await self.add_user(server, "leia", "organa")
+        await server.plugins.store_message("luke", SHORT, "uid-1")
+
+        with pytest.raises(UniqueIdTaken):
+            await server.plugins.store_message("luke", b"Subject: other\r\n\r\n", "uid-1")
+
+        assert "uid-1" == await server.plugins.store_message("leia", SHORT, "uid-1")
+        assert ["uid-1"] == await self._uidl(server)
+
+    @conversation
+    async def test_store_message_refuses_an_unknown_user(self, server: PopServer) -> None:
+        self._needs(server, "store_message")
+        for name in ("nobody", "../luke", ""):
+            with pytest.raises(NoSuchUser):
+                await server.plugins.store_message(name, SHORT)
+
+    @conversation
+    async def test_deliveries_at_the_same_time_are_all_kept(self, server: PopServer) -> None:
+        self._needs(server, "store_message")
+        stored = await asyncio.gather(
+            *(server.plugins.store_message("luke", b"Subject: %d\n\n" % n) for n in range(20))
+        )
+
+        assert sorted(stored) == sorted(await self._uidl(server))
+
+    @conversation
+    async def test_store_user_overwrites_only_if_asked_to(self, server: PopServer) -> None:
+        self._needs(server, "store_user")
+        hashed = bcrypt.hashpw(b"other", bcrypt.gensalt(4)).decode("ascii")
+
+        assert not await server.plugins.store_user(PopUser("luke", hashed), replace=False)
+        assert not await server.plugins.store_user(PopUser("nobody", hashed), replace=True)
+        async with Dialogue(server) as dialogue:
+            assert (await dialogue.login("luke", "hello")).startswith(b"+OK")
+        assert await server.plugins.store_user(PopUser("luke", hashed), replace=True)
+        async with Dialogue(server) as dialogue:
+            assert (await dialogue.login("luke", "hello")).startswith(b"-ERR [AUTH]")
+            assert (await dialogue.login("luke", "other")).startswith(b"+OK")
+
+    @conversation
+    async def test_store_user_keeps_what_it_is_given_or_drops_it_whole(
+        self, server: PopServer
+    ) -> None:
+        """A store may have no place for secrets or SCRAM keys; it must not change them."""
+        self._needs(server, "store_user")
+        keys = {"SCRAM-SHA-256": "4096:AAAA$AAAA:AAAA"}
+        leia = PopUser("leia", "hash", "secret", scram=keys)
+
+        assert await server.plugins.store_user(leia, replace=False)
+
+        async with Dialogue(server) as dialogue:
+            user = await server.plugins.get_user("leia", dialogue.session)
+        assert user is not None
+        assert ("leia", "hash") == (user.name, user.password)
+        assert user.secret in {None, "secret"}
+        assert dict(user.scram) in ({}, keys)
+
+    @conversation
+    async def test_remove_user_refuses_one_with_mail_unless_told(self, server: PopServer) -> None:
+        self._needs(server, "remove_user")
+        await self.deliver(server, "luke", SHORT)
+
+        assert not await server.plugins.remove_user("nobody", with_mail=True)
+        with pytest.raises(MaildropNotEmpty):
+            await server.plugins.remove_user("luke", with_mail=False)
+        assert 1 == len(await self._uidl(server))
+        assert await server.plugins.remove_user("luke", with_mail=True)
+        async with Dialogue(server) as dialogue:
+            assert (await dialogue.login("luke", "hello")).startswith(b"-ERR [AUTH]")
+        await self.add_user(server, "luke", "hello")
+        assert [] == await self._uidl(server)
+
+    @conversation
+    async def test_list_users_goes_by_name(self, server: PopServer) -> None:
+        self._needs(server, "list_users")
+        for name in ("zoe", "anna"):
+            await self.add_user(server, name, "hello")
+
+        assert ["anna", "luke", "zoe"] == [user.name async for user in server.plugins.list_users()]

@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pop3hub.cli.main import PREFIX, PROGRAM, assemble
+from pop3hub.cli.main import assemble
+from pop3hub.cli.program import PREFIX, PROGRAM
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from pop3hub.cli.main import Program
+    from pop3hub.cli.program import Program
 
 EXIT_CODES = {
     "0": "Success.",

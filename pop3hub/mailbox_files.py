@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from typing import BinaryIO
 
 CHUNK = 64 * 1024
-"""Octets that `Found.chunks` reads at a time."""
+"""Octets that `SourceMessage.chunks` reads at a time."""
 HEADER_LIMIT = 64 * 1024
 """Octets at the start of a message in which an X-UIDL field is looked for."""
 UIDLIST_LIMIT = 256 << 20
@@ -67,7 +67,7 @@ class _File(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class SourceMessage:
     """A message in a file; it can be read until the next one is asked for.
 
     origin: the file, and the message's number where it holds several; for people.
@@ -91,7 +91,7 @@ class Found:
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
+class SkippedFile:
     """What can't be taken, with the reason; `readable` is False where the system refused it."""
 
     origin: str
@@ -99,7 +99,7 @@ class Refused:
     readable: bool = True
 
 
-def find(path: Path, *, uidls: bool = False) -> Iterator[Found | Refused]:
+def find_messages(path: Path, *, uidls: bool = False) -> Iterator[SourceMessage | SkippedFile]:
     """Yield the messages of a file or folder, oldest first, and what can't be taken.
 
     A folder is a Maildir, or holds .eml files, mboxes and Maildirs, in the order of their names.
@@ -163,27 +163,27 @@ def _natural(path: Path) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdecimal() else (0, part) for part in parts]
 
 
-def _unreadable(path: Path | str, exc: OSError) -> Refused:
-    return Refused(str(path), exc.strerror or str(exc), readable=exc.errno == errno.EINVAL)
+def _unreadable(path: Path | str, exc: OSError) -> SkippedFile:
+    return SkippedFile(str(path), exc.strerror or str(exc), readable=exc.errno == errno.EINVAL)
 
 
-def _entry(path: Path, *, uidls: bool) -> Iterator[Found | Refused]:
+def _entry(path: Path, *, uidls: bool) -> Iterator[SourceMessage | SkippedFile]:
     try:
         if path.is_symlink():
-            yield Refused(str(path), "a symbolic link")
+            yield SkippedFile(str(path), "a symbolic link")
         elif is_maildir(path):
             yield from _maildir(path, uidls=uidls)
         elif path.is_file():
             yield from _file(path, uidls=uidls, wanted=path.suffix == ".eml")
         else:
-            yield Refused(str(path), "neither a .eml file nor an mbox nor a Maildir")
+            yield SkippedFile(str(path), "neither a .eml file nor an mbox nor a Maildir")
     except OSError as exc:  # the entries after it are still to be had
         yield _unreadable(path, exc)
 
 
 def _file(
     path: Path, *, uidls: bool, wanted: bool = True, given: bool = False
-) -> Iterator[Found | Refused]:
+) -> Iterator[SourceMessage | SkippedFile]:
     """Yield from an mbox or a single message; only from an mbox unless a message is `wanted`."""
     origin = str(path)
     with open(_open_plain(path, given=given), "rb") as file:
@@ -193,10 +193,10 @@ def _file(
         elif wanted:
             yield _message(origin, file, uidls=uidls)
         else:
-            yield Refused(origin, "neither a .eml file nor an mbox nor a Maildir")
+            yield SkippedFile(origin, "neither a .eml file nor an mbox nor a Maildir")
 
 
-def _mbox(file: BinaryIO, origin: str, *, uidls: bool) -> Iterator[Found | Refused]:
+def _mbox(file: BinaryIO, origin: str, *, uidls: bool) -> Iterator[SourceMessage | SkippedFile]:
     # By its descriptor: at its path something else may be by now. mailbox wants the file writable
     # if it can be; it writes nothing that isn't asked for.
     box = mailbox.mbox(f"/dev/fd/{file.fileno()}", create=False)
@@ -207,21 +207,23 @@ def _mbox(file: BinaryIO, origin: str, *, uidls: bool) -> Iterator[Found | Refus
         box.close()
 
 
-def _message(origin: str, file: _File, *, uidls: bool, uid: str | None = None) -> Found | Refused:
+def _message(
+    origin: str, file: _File, *, uidls: bool, uid: str | None = None
+) -> SourceMessage | SkippedFile:
     """Return the message that lies between the file's position and its end."""
     size = file.seek(0, 2) or file.tell()  # mailbox's files return None
     file.seek(0)
     head = file.read(HEADER_LIMIT if uidls else _FROM_LIMIT)
     for magic, packer in _PACKED.items():
         if head.startswith(magic):
-            return Refused(origin, f"packed or encrypted ({packer}): unpack it first")
+            return SkippedFile(origin, f"packed or encrypted ({packer}): unpack it first")
     start = 0
     if head.startswith(_FROM):
         start = head.find(b"\n", 0, _FROM_LIMIT) + 1
     if uidls and uid is None:
         uid = _x_uidl(head[start:])
     file.seek(start)
-    return Found(origin, size - start, uid, file)
+    return SourceMessage(origin, size - start, uid, file)
 
 
 def _x_uidl(head: bytes) -> str | None:
@@ -233,7 +235,7 @@ def _x_uidl(head: bytes) -> str | None:
 # Maildirs
 
 
-def _maildir(path: Path, *, uidls: bool) -> Iterator[Found | Refused]:
+def _maildir(path: Path, *, uidls: bool) -> Iterator[SourceMessage | SkippedFile]:
     with ExitStack() as stack:
         top = _open_folder(path, None, stack)
         folders = {name: _open_folder(name, top, stack) for name in ("new", "cur")}
@@ -252,7 +254,7 @@ def _maildir(path: Path, *, uidls: bool) -> Iterator[Found | Refused]:
                     yield _message(origin, file, uidls=uidls, uid=known.get(base))
     for folder in sorted(path.glob(".*")):
         if is_maildir(folder):
-            yield Refused(str(folder), "a folder below the inbox: POP3 has one maildrop")
+            yield SkippedFile(str(folder), "a folder below the inbox: POP3 has one maildrop")
 
 
 def _open_folder(name: str | Path, above: int | None, stack: ExitStack) -> int:

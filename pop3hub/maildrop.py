@@ -26,6 +26,11 @@ _UNIQUE_IDS = re.compile(r"(?:[!-~]{1,70}\n)*")
 _UNIQUE_ID = re.compile(r"[!-~]{1,70}")
 
 
+def is_unique_id(text: str) -> bool:
+    """Return whether a text can be a unique-id: 1 to 70 characters 0x21 to 0x7E (RFC 1939 s7)."""
+    return _UNIQUE_ID.fullmatch(text) is not None
+
+
 class PopMessage:
     """One message of a maildrop; subclass it and override `load_contents` to load lazily.
 
@@ -125,7 +130,7 @@ class Listing:
 
     def _checked(self, number: int, uid: object) -> str:
         text = str(uid)  # a store's own ids need not be strings
-        if _UNIQUE_ID.fullmatch(text):
+        if is_unique_id(text):
             if text is not uid:
                 self.replaced[number] = text
             return text

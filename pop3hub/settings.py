@@ -67,8 +67,6 @@ class Settings:
     """Offer AUTH CRAM-MD5, which needs one too (RFC 2195)."""
     scram: bool | None = None
     """Offer SCRAM, which needs users with SCRAM keys; None: if the backend says it keeps them."""
-    salt_key: bytes = field(default=b"", repr=False)
-    """A secret of all nodes, for the SCRAM salts of unknown users; empty: this machine's own."""
     allow_plaintext: bool = False
     """Take clear-text passwords without TLS from anywhere, not only over loopback."""
     failure_delay: float = 2.0

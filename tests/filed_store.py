@@ -34,7 +34,7 @@ class FiledBackend:
             """Count the users."""
 
             async def users():
-                return [user async for user in app.plugins.list_users()]
+                return [user async for user in app.store("list_users").list_users()]
 
             click.echo(f"{len(app.run(users))} users")
 

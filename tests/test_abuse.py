@@ -283,8 +283,7 @@ async def test_a_right_password_that_was_on_its_way_at_the_lockout_is_refused(st
     class Meanwhile:
         @hookimpl
         def get_user(self, session):
-            guard = session.context.guard
-            guard.record_failure("leia", ADDRESS, session.settings)
+            server.context.guard.record_failure("leia", ADDRESS, session.settings)
 
     limits = Limits(failed_logins_per_address=1)
     async with guarded(store, clock, [Meanwhile()], limits=limits) as server:

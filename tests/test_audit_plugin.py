@@ -39,7 +39,7 @@ async def test_who_retrieves_and_deletes_is_written_down(audit, backend, tmp_pat
     path = tmp_path / "audit.jsonl"
     options = {"memory_user": ["luke:hello"], "audit_file": path}
     async with serve(backend, plugins=[audit], options=options) as server:
-        await server.plugins.store_message("luke", CONTENTS, "uid-1")
+        await server.store.store_message("luke", CONTENTS, "uid-1")
         async with Dialogue(server) as dialogue:
             await dialogue.login("luke", "wrong")
             await dialogue.login("luke", "hello")

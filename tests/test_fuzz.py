@@ -19,9 +19,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from structlog.testing import capture_logs
 
+from pop3hub.hooks.interfaces import State
 from pop3hub.i18n.catalogue import Catalogue
 from pop3hub.server.server import PopServer
-from pop3hub.session.session import State
 from pop3hub.settings import Limits
 from pop3hub.testing.dialogue import Dialogue
 from tests.conftest import READ

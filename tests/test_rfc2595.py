@@ -172,7 +172,7 @@ async def test_a_handshake_that_fails_ends_the_session_once(serve, connect, cert
         await asyncio.sleep(0)
 
     closed = [line for line in logs if line["event"] == "session.closed"]
-    assert (1, 0) == (len(closed), server.sessions)
+    assert (1, 0) == (len(closed), len(server.sessions))
 
 
 async def test_stopping_does_not_wait_for_a_handshake(serve, connect, cert):

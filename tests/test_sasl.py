@@ -75,7 +75,7 @@ def exchange_of(mechanism, client, users, *, initial=None, tls=None, **settings)
     settings = {"salt_key": b"key of this server", "host": "pop.example.org"} | settings
     return Exchange(
         mechanism=mechanism,
-        session=SimpleNamespace(tls=tls),
+        certificate=(tls and tls.peer_certificate) or {},
         ask=client.ask,
         authenticator=users,
         initial=initial,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pop3hub.mailbox_files import Found, Refused, dovecot_uidls, find, octets
+from pop3hub.mailbox_files import SkippedFile, SourceMessage, dovecot_uidls, find_messages, octets
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,11 +24,17 @@ UIDLIST = """3 V1795414657 N6 G9b2ed40081da036ba72d000083ecc375
 
 
 def read(path: Path, *, uidls: bool = False) -> list[bytes]:
-    return [found.contents() for found in find(path, uidls=uidls) if isinstance(found, Found)]
+    return [
+        found.contents()
+        for found in find_messages(path, uidls=uidls)
+        if isinstance(found, SourceMessage)
+    ]
 
 
 def uids(path: Path) -> list[str | None]:
-    return [found.uid for found in find(path, uidls=True) if isinstance(found, Found)]
+    return [
+        found.uid for found in find_messages(path, uidls=True) if isinstance(found, SourceMessage)
+    ]
 
 
 def uidls_of(path: Path) -> dict[str, str]:
@@ -40,7 +46,7 @@ def uidls_of(path: Path) -> dict[str, str]:
 
 
 def refused(path: Path) -> list[tuple[str, str]]:
-    return [(f.origin, f.reason) for f in find(path) if isinstance(f, Refused)]
+    return [(f.origin, f.reason) for f in find_messages(path) if isinstance(f, SkippedFile)]
 
 
 @pytest.fixture
@@ -208,7 +214,7 @@ def test_a_path_that_is_not_there_is_refused(tmp_path):
 
 
 def test_octets_add_up_to_what_is_found(maildir):
-    found = [f for f in find(maildir) if isinstance(f, Found)]
+    found = [f for f in find_messages(maildir) if isinstance(f, SourceMessage)]
 
     assert sum(f.octets for f in found) + len(b"half a mess") == octets(maildir)
 

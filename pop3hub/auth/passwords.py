@@ -43,6 +43,11 @@ _T = TypeVar("_T")
 # Passwords
 
 
+def is_bcrypt(stored: str) -> bool:
+    """Return whether a stored password is a bcrypt hash."""
+    return _BCRYPT.fullmatch(stored) is not None
+
+
 class Hasher:
     """The threads in which one server hashes; bcrypt lets go of the interpreter lock meanwhile.
 

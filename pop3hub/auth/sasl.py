@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
     from pop3hub.auth.users import PopUser
-    from pop3hub.session.session import Session
 
 # The standard library takes `AAAA=` too, even when it is told to be strict.
 _RESPONSE = re.compile(rb"(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?")
@@ -72,6 +71,7 @@ class Exchange:
     mechanism: its name, in upper case.
     ask: sends a challenge, already in base64, as `+ challenge`, and returns the client's line
         without its line end.
+    certificate: the client's, verified, as `getpeercert` returns it; empty without one.
     salt_key: what unknown users' SCRAM salts are made of, a secret. A key that changes with each
         start, or differs between workers, changes these salts alone: then they tell who is unknown.
     initial: the decoded initial response; None where the client sent none, b"" for "=".
@@ -82,7 +82,7 @@ class Exchange:
     """
 
     mechanism: str
-    session: Session
+    certificate: Mapping[str, Any] = field(default_factory=dict, repr=False)
     ask: Callable[[bytes], Awaitable[bytes]]
     authenticator: Authenticator
     salt_key: bytes = field(repr=False)
@@ -336,8 +336,7 @@ async def _bearer(exchange: Exchange, match: re.Match[str], refusal: Mapping[str
 async def external(exchange: Exchange) -> PopUser:
     """EXTERNAL: the client's certificate, verified in the TLS handshake (RFC 4422 appendix A)."""
     authzid = _text(await exchange.first())
-    tls = exchange.session.tls
-    names = certificate_names(tls.peer_certificate or {}) if tls else []
+    names = certificate_names(exchange.certificate)
     name = exchange.identify(authzid or next(iter(names), ""))
     user = await exchange.get_user(name) if name in names else None
     if user is None:

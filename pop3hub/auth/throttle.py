@@ -30,6 +30,8 @@ SLOWEST = 8.0
 KNOWN_FOR = 30 * 24 * 3600.0
 """Seconds for which the address of a login is known to be its user's."""
 MINUTE = 60.0
+SHOWN_LOCKOUTS = 1000
+"""Lockouts that can be listed; the tables hold no names, only hashes of them."""
 ROWS = 8192
 WAYS = 8
 """Places for keys: so many rows of so many, 16 octets each."""
@@ -99,6 +101,7 @@ class Guard:
         self._failures = Table(rows)  # its mark: when the last lockout ends, and the bucket is dry
         self._connections = Table(rows)
         self._known = Table(rows)
+        self._lockouts: dict[str, float] = {}
         self._log = structlog.get_logger("pop3hub.abuse")
 
     def refusal(self, peer: Peer, settings: Settings) -> str | None:
@@ -154,6 +157,7 @@ class Guard:
                 if dry >= now + window * (1 - 0.5 / limit):
                     dry = self._failures.mark = now + window + limits.lockout
                     self._log.warning("lockout.begun", **facts, seconds=limits.lockout)
+                    self._note_lockout(next(iter(facts.values())), now + limits.lockout)
                 self._failures.put(key, dry)
             fullest = max(fullest, (dry - now) / window)
         return 1 + (SLOWEST - 1) * min(1.0, fullest)
@@ -168,6 +172,27 @@ class Guard:
         if address and limits.failed_logins_per_address:
             facts = {"address": address}
             yield _of_address(address), limits.failed_logins_per_address, facts, counts[1]
+
+    def _note_lockout(self, whom: str, end: float) -> None:
+        self._lockouts.pop(whom, None)
+        self._lockouts[whom] = end
+        if len(self._lockouts) > SHOWN_LOCKOUTS:
+            del self._lockouts[next(iter(self._lockouts))]
+
+    def lockouts(self) -> dict[str, float]:
+        """Return the users and addresses that this process locked out, and the seconds left."""
+        now = self._clock()
+        return {whom: end - now for whom, end in self._lockouts.items() if end > now}
+
+    def lift(self, whom: str) -> bool:
+        """End the lockout of a user or an address, begun by whichever process; False: none was."""
+        now = self._clock()
+        self._lockouts.pop(whom, None)
+        keys = [_of_user(counted_name(whom)), _of_address(network_of(whom.partition("/")[0]))]
+        full = [key for key in keys if self._failures.get(key) > now]
+        for key in full:
+            self._failures.put(key, 0.0)
+        return bool(full)
 
     def _is_full(self, key: str, limits: Limits, now: float) -> bool:
         return self._failures.get(key) > now + limits.failed_logins_window

@@ -14,7 +14,10 @@ import stringprep
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
-from unicodedata import ucd_3_2_0  # the Unicode that stringprep is defined on (RFC 3454 s2.2)
+from unicodedata import (  # the Unicode that stringprep is defined on (RFC 3454 s2.2)
+    normalize,
+    ucd_3_2_0,
+)
 
 from pop3hub.errors import AuthenticationFailed
 
@@ -106,6 +109,11 @@ def prepare_name(text: str) -> str:
     if not name:
         raise AuthenticationFailed
     return name
+
+
+def name_key(name: str) -> str:
+    """Return the form in which user names are compared: case-folded, in NFC."""
+    return normalize("NFC", name.casefold())
 
 
 # Shared secrets

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from pop3hub.cli.context import App
-    from pop3hub.cli.main import Program
+    from pop3hub.cli.program import Program
 
 WIDTH = 88
 

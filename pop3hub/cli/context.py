@@ -14,6 +14,7 @@ import click
 
 from pop3hub.hooks import discovery
 from pop3hub.hooks.caller import Plugins
+from pop3hub.hooks.store import BackendStore
 from pop3hub.i18n.catalogue import Catalogue
 
 if TYPE_CHECKING:
@@ -76,8 +77,8 @@ class App:
             self._plugins = Plugins(self.backend, self.extensions)
         return self._plugins
 
-    def store(self, *hooks: str) -> Plugins:
-        """Return the plugins; raise Refused where a command can't change this backend's store."""
+    def store(self, *hooks: str) -> Any:
+        """Return the backend's store; raise Refused where a command can't use it."""
         plugins = self.plugins
         name = self.backend.name
         if not plugins.shared_state:
@@ -86,13 +87,14 @@ class App:
                 "stored would be lost when it ends",
                 os.EX_UNAVAILABLE,
             )
+        store = BackendStore(plugins)
         for hook in hooks:
-            if not plugins.stores(hook):
+            if getattr(store, hook) is None:
                 raise Refused(
                     f"backend {name!r} can't do this: it has no {hook}; use its own tools",
                     os.EX_UNAVAILABLE,
                 )
-        return plugins
+        return store
 
     def run(self, function: Callable[[], Awaitable[_T]]) -> _T:
         """Start the plugins, await the function in an event loop of its own, and shut them down."""

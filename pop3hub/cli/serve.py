@@ -171,7 +171,7 @@ class Life:
             return
         if self._stops:  # the second signal: no more patience
             grace = 0
-        self.server.log.info("server.stopping", sessions=self.server.sessions, grace=grace)
+        self.server.log.info("server.stopping", sessions=len(self.server.sessions), grace=grace)
         self._stops.append(asyncio.get_running_loop().create_task(self.server.stop(grace)))
 
     def _orphaned(self, leash: int, drain: float) -> None:

@@ -11,7 +11,7 @@ import os
 import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from typing import BinaryIO
 
     from pop3hub.cli.context import App
-    from pop3hub.hooks.caller import Plugins
 
 CHUNK = 64 * 1024
 """Octets that are read at a time."""
@@ -64,14 +63,14 @@ def add(app: App, *, name: str, apop_secret: bool) -> None:
     second. The store keeps a bcrypt hash and SCRAM keys of the password; an APOP secret it has to
     keep as it is.
     """
-    plugins = app.store("store_user")
+    store = app.store("store_user")
     new = PopUser(name)
     raw = _ask("password", name)
     secret = _ask_secret(name) if apop_secret else None
 
     async def work() -> bool:
         with_keys = await _with_password(new, raw, app.values["bcrypt_cost"])
-        return await plugins.store_user(replace(with_keys, secret=secret), replace=False)
+        return bool(await store.store_user(replace(with_keys, secret=secret), replace=False))
 
     if not app.run(work):
         raise Refused(
@@ -90,16 +89,16 @@ def add(app: App, *, name: str, apop_secret: bool) -> None:
 @click.pass_obj
 def password(app: App, *, name: str, apop_secret: bool | None) -> None:
     """Change a user's password, and the SCRAM keys with it."""
-    plugins = app.store("store_user", "list_users")
+    store = app.store("store_user", "list_users")
     raw = _ask("new password", name)
     secret = _ask_secret(name) if apop_secret else None
 
     async def work() -> bool:
-        found = await _find(plugins, name)
+        found = await _find(store, name)
         if apop_secret is not None:
             found = replace(found, secret=secret)
         changed = await _with_password(found, raw, app.values["bcrypt_cost"])
-        return await plugins.store_user(changed, replace=True)
+        return bool(await store.store_user(changed, replace=True))
 
     if not app.run(work):
         raise NoSuchUser(name=name)
@@ -109,10 +108,10 @@ def password(app: App, *, name: str, apop_secret: bool | None) -> None:
 @click.pass_obj
 def list_(app: App) -> None:
     """List the users, and what each can log in with."""
-    plugins = app.store("list_users")
+    store = app.store("list_users")
 
     async def work() -> None:
-        async for each in plugins.list_users():
+        async for each in store.list_users():
             has = [
                 *(["password"] if each.password else []),
                 *sorted(each.scram),
@@ -129,9 +128,9 @@ def list_(app: App) -> None:
 @click.pass_obj
 def remove(app: App, *, name: str, with_mail: bool) -> None:
     """Remove a user; one who has mail only with --with-mail."""
-    plugins = app.store("remove_user")
+    store = app.store("remove_user")
     try:
-        removed = app.run(lambda: plugins.remove_user(name, with_mail=with_mail))
+        removed = app.run(lambda: store.remove_user(name, with_mail=with_mail))
     except MaildropNotEmpty as exc:
         text = f"{name!r} has mail: --with-mail removes that too"
         raise Refused(text, os.EX_UNAVAILABLE) from exc
@@ -177,10 +176,11 @@ async def _with_password(user: PopUser, raw: str, cost: int) -> PopUser:
     return replace(user, password=hashed, scram=keys)
 
 
-async def _find(plugins: Plugins, name: str) -> PopUser:
+async def _find(store: Any, name: str) -> PopUser:
     """Return the user of this name, else of the one name that differs in case only."""
     alike: list[PopUser] = []
-    async for each in plugins.list_users():
+    users: AsyncIterator[PopUser] = store.list_users()
+    async for each in users:
         if each.name == name:
             return each
         if each.name.casefold() == name.casefold():
@@ -202,12 +202,12 @@ def deliver(app: App, *, name: str) -> None:
     For a mail server's pipe transport: an mbox `From ` line is taken off, and the exit code is one
     of sysexits.h, 67 for an unknown user and 75 for "try again": then nothing was stored.
     """
-    plugins = app.store("store_message")
+    store = app.store("store_message")
     message = sys.stdin.buffer
     head = _head(message)
     if not head:
         raise Refused("there is no message on standard input", os.EX_DATAERR)
-    app.run(lambda: plugins.store_message(name, _read(head, message)))
+    app.run(lambda: store.store_message(name, _read(head, message)))
 
 
 def _head(message: BinaryIO) -> bytes:
@@ -228,7 +228,7 @@ class _Tally:
 
     taken: int = 0
     there: int = 0
-    refused: list[mailbox_files.Refused] = field(default_factory=list)
+    refused: list[mailbox_files.SkippedFile] = field(default_factory=list)
 
     def __str__(self) -> str:
         there = f", {self.there} there already" if self.there else ""
@@ -256,15 +256,15 @@ def import_(app: App, *, name: str, paths: Sequence[Path], uidl: bool) -> None:
 
     Oldest first; the files stay as they are. Ends with 65 if a message could not be taken.
     """
-    plugins = app.store("store_message")
+    store = app.store("store_message")
     tally = _Tally()
-    found = (each for path in paths for each in mailbox_files.find(path, uidls=uidl))
+    found = (each for path in paths for each in mailbox_files.find_messages(path, uidls=uidl))
     length = sum(mailbox_files.octets(path) for path in paths)
     try:
         with click.progressbar(
             length=length, label=f"Mail of {name}", file=sys.stderr, hidden=not sys.stderr.isatty()
         ) as bar:
-            app.run(lambda: _take(plugins, name, found, tally, bar.update))
+            app.run(lambda: _take(store, name, found, tally, bar.update))
     except NoSuchUser:
         raise
     except PopError as exc:
@@ -280,18 +280,18 @@ def import_(app: App, *, name: str, paths: Sequence[Path], uidl: bool) -> None:
 
 
 async def _take(
-    plugins: Plugins,
+    store: Any,
     name: str,
-    found: Iterable[mailbox_files.Found | mailbox_files.Refused],
+    found: Iterable[mailbox_files.SourceMessage | mailbox_files.SkippedFile],
     tally: _Tally,
     progress: Callable[[int], None],
 ) -> None:
     for each in found:
-        if isinstance(each, mailbox_files.Refused):
+        if isinstance(each, mailbox_files.SkippedFile):
             tally.refused.append(each)
             continue
         try:
-            await plugins.store_message(name, _chunks(each), each.uid)
+            await store.store_message(name, _chunks(each), each.uid)
         except UniqueIdTaken:
             tally.there += 1
         else:
@@ -299,6 +299,6 @@ async def _take(
         progress(each.octets)
 
 
-async def _chunks(found: mailbox_files.Found) -> AsyncIterator[bytes]:
+async def _chunks(found: mailbox_files.SourceMessage) -> AsyncIterator[bytes]:
     for chunk in found.chunks():
         yield chunk

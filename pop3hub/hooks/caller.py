@@ -11,7 +11,7 @@ import asyncio
 import inspect
 import time
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import structlog
@@ -25,7 +25,8 @@ from pop3hub.errors import (
 )
 from pop3hub.hooks.deadlines import Watch
 from pop3hub.hooks.discovery import Plugin
-from pop3hub.hooks.registry import Calls, Impl, resolve
+from pop3hub.hooks.lock import MaildropLock
+from pop3hub.hooks.registry import Impl, resolve
 from pop3hub.maildrop import PAGE, Listing, Maildrop, PopMessage, Snapshot
 
 if TYPE_CHECKING:
@@ -37,15 +38,13 @@ if TYPE_CHECKING:
         Mapping,
         Sequence,
     )
-    from contextlib import AbstractAsyncContextManager
     from pathlib import Path
 
     import click
 
     from pop3hub.auth.sasl import Mechanism
     from pop3hub.auth.users import PopUser
-    from pop3hub.server.server import PopServer
-    from pop3hub.session.session import Session
+    from pop3hub.hooks.interfaces import Calls, Server, Session
 
 OWN = "pop3hub"
 """The name of the plugin that holds pop3hub's own defaults."""
@@ -145,7 +144,8 @@ class Plugins:
             calls.add(time.perf_counter() - began)
         return result
 
-    async def _first(self, hook: str, *arguments: Any, patience: float | None = None) -> Any:
+    async def first(self, hook: str, *arguments: Any, patience: float | None = None) -> Any:
+        """Return the first answer of a `firstresult` hook that is not None, or None."""
         return (await self._answer(hook, *arguments, patience=patience))[0]
 
     async def _answer(
@@ -195,15 +195,15 @@ class Plugins:
 
     async def get_user(self, name: str, session: Session) -> PopUser | None:
         """Return the user of this name, or None."""
-        return cast("PopUser | None", await self._first("get_user", name, session))
+        return cast("PopUser | None", await self.first("get_user", name, session))
 
     async def compare_password(self, raw: str, user: PopUser, session: Session) -> bool:
         """Return whether the password is the user's."""
-        return bool(await self._first("compare_password", raw, user.password, user, session))
+        return bool(await self.first("compare_password", raw, user.password, user, session))
 
     async def verify_token(self, name: str, token: str, session: Session) -> PopUser | None:
         """Return the user whom the token stands for, or None."""
-        return cast("PopUser | None", await self._first("verify_token", name, token, session))
+        return cast("PopUser | None", await self.first("verify_token", name, token, session))
 
     @property
     def verifies_tokens(self) -> bool:
@@ -221,20 +221,21 @@ class Plugins:
         lock, impl = await self._answer("lock_maildrop", user, session)
         if lock is None:
             raise PermanentFailure
-        return MaildropLock(self, impl, lock)
+        call = partial(self.with_timeout, "lock_maildrop", impl)
+        return MaildropLock(impl.plugin, call, lock)
 
     async def is_in_use(self, user: PopUser, session: Session) -> bool:
         """Return whether a plugin says that another session has the maildrop open."""
-        return bool(await self._first("is_in_use", user, session))
+        return bool(await self.first("is_in_use", user, session))
 
     async def since_last_login(self, user: PopUser, session: Session) -> float:
         """Note a login; return the seconds since the one before it."""
-        seconds = await self._first("since_last_login", user, session)
+        seconds = await self.first("since_last_login", user, session)
         return float("inf") if seconds is None else float(seconds)
 
     async def expire_messages(self, user: PopUser, days: int, session: Session) -> int:
         """Remove what is older than so many days; return how many messages there were."""
-        return int(await self._first("expire_messages", user, days, session) or 0)
+        return int(await self.first("expire_messages", user, days, session) or 0)
 
     async def receive_messages(self, user: PopUser, session: Session) -> Maildrop:
         """Return the user's maildrop: what the plugin listed, checked page by page.
@@ -352,14 +353,14 @@ class Plugins:
     async def delete_messages(self, messages: Sequence[PopMessage], session: Session) -> int:
         """Remove the messages; return how many are gone."""
         patience = self.hook_timeout * REMOVAL_PATIENCE
-        return int(await self._first("delete_messages", messages, session, patience=patience) or 0)
+        return int(await self.first("delete_messages", messages, session, patience=patience) or 0)
 
     # Failed logins
 
     async def count_failed_login(self, name: str, address: str, window: float) -> tuple[int, int]:
         """Note a failed login; return what all nodes have counted, (0, 0) where nobody knows."""
         try:
-            counts = await self._first("count_failed_login", name, address, window)
+            counts = await self.first("count_failed_login", name, address, window)
         except PluginFailure:
             counts = None  # logged where it was caught
         except PopError as exc:
@@ -399,7 +400,7 @@ class Plugins:
         """Hand the settings to every plugin."""
         self._gather("configure", options)
 
-    async def startup(self, server: PopServer | None = None) -> None:
+    async def startup(self, server: Server | None = None) -> None:
         """Start the plugins in order; shut down those already started where one fails."""
         for impl in reversed(self._hooks["startup"]):
             try:
@@ -411,7 +412,7 @@ class Plugins:
                 raise
             self._started.append(impl.plugin)
 
-    async def shutdown(self, server: PopServer | None = None) -> None:
+    async def shutdown(self, server: Server | None = None) -> None:
         """Shut down the plugins, the last one started first; all of them, whatever one raises."""
         for impl in self._hooks["shutdown"]:
             started = not any(impl.plugin == other.plugin for other in self._hooks["startup"])
@@ -470,71 +471,6 @@ class Plugins:
         """Return the SASL mechanisms that plugins bring, by name."""
         found = self._gather("register_sasl_mechanisms")
         return {each.name: each for _, mechanisms in found for each in mechanisms or ()}
-
-    # The store
-
-    def stores(self, hook: str) -> bool:
-        """Return whether the backend implements a store hook."""
-        return bool(self._hooks[hook])
-
-    async def store_user(self, user: PopUser, *, replace: bool) -> bool:
-        """Keep a user; return False if there is one already, or with `replace` if there is none."""
-        return bool(await self._first("store_user", user, replace))
-
-    async def remove_user(self, name: str, *, with_mail: bool) -> bool:
-        """Remove a user; return False if there is none."""
-        patience = self.hook_timeout * REMOVAL_PATIENCE
-        return bool(await self._first("remove_user", name, with_mail, patience=patience))
-
-    async def list_users(self) -> AsyncIterator[PopUser]:
-        """Yield the users in the order of their names."""
-        found = await self._first("list_users")
-        if hasattr(found, "__aiter__"):
-            async with aclosing(found) as pages:
-                async for page in pages:
-                    for user in page:
-                        yield user
-        else:
-            for user in found or ():
-                yield user
-
-    async def store_message(
-        self, name: str, contents: bytes | AsyncIterator[bytes], uid: str | None = None
-    ) -> str:
-        """Put a message into a maildrop; return its unique-id."""
-        patience = self.hook_timeout * REMOVAL_PATIENCE
-        stored = await self._first("store_message", name, contents, uid, patience=patience)
-        if stored is None:
-            raise PermanentFailure
-        return str(stored)
-
-
-class MaildropLock:
-    """A maildrop lock that a plugin has returned; what fails in it is that plugin's."""
-
-    __slots__ = ("_impl", "_manager", "_plugins")
-
-    def __init__(
-        self, plugins: Plugins, impl: Impl, manager: AbstractAsyncContextManager[Any]
-    ) -> None:
-        self._plugins = plugins
-        self._impl = impl
-        self._manager = manager
-
-    async def enter(self) -> Any:
-        """Take the lock within the limit of a hook; return what is kept as `session.fence`."""
-        return await self._plugins.with_timeout(
-            "lock_maildrop", self._impl, self._manager.__aenter__
-        )
-
-    async def leave(self) -> None:
-        """Release the lock; what goes wrong is logged, since the session ends all the same."""
-        try:
-            await self._plugins.with_timeout(
-                "lock_maildrop", self._impl, self._manager.__aexit__, None, None, None
-            )
-        except PopError as exc:
-            self._plugins.log.error("lock.release_failed", plugin=self._impl.plugin, error=str(exc))
 
 
 def _raising(error: Exception) -> Callable[..., Any]:

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
     from pop3hub.auth.passwords import Hasher, PasswordCache
     from pop3hub.auth.users import PopUser
+    from pop3hub.hooks.interfaces import Session
     from pop3hub.maildrop import PopMessage
-    from pop3hub.session.session import Session
 
 REMEMBERED_LOGINS = 100_000
 """Users whose last login is remembered for LOGIN-DELAY; the oldest is forgotten first."""

@@ -6,47 +6,18 @@ pluggy keeps the registry and checks names and arguments. Nothing here calls a h
 from __future__ import annotations
 
 import inspect
-from bisect import bisect_left
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import pluggy
 
 from pop3hub.errors import ConfigurationError
 from pop3hub.hooks import specs
+from pop3hub.hooks.interfaces import Calls
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from pop3hub.hooks.discovery import Plugin
-
-
-BOUNDS = (
-    *(0.0001, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05),
-    *(0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0),
-)
-"""Seconds by which calls are told apart (`Calls.spans`)."""
-
-
-@dataclass(slots=True)
-class Calls:
-    """What the calls of one hookimpl came to: their number, seconds in all, failures.
-
-    What a call returned to be awaited later counts as a call too: entering and leaving a lock, each
-    page of a listing. A failure is whatever it raised but an answer such as MaildropInUse.
-    spans: how many calls took `BOUNDS[i]` seconds at most, and more than `BOUNDS[i - 1]`.
-    """
-
-    number: int = 0
-    seconds: float = 0.0
-    failures: int = 0
-    spans: list[int] = field(default_factory=lambda: [0] * (len(BOUNDS) + 1))
-
-    def add(self, seconds: float) -> None:
-        """Count a call that took so long."""
-        self.number += 1
-        self.seconds += seconds
-        self.spans[bisect_left(BOUNDS, seconds)] += 1
 
 
 class Impl:

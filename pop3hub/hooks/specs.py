@@ -22,9 +22,8 @@ if TYPE_CHECKING:
 
     from pop3hub.auth.sasl import Mechanism
     from pop3hub.auth.users import PopUser
+    from pop3hub.hooks.interfaces import Server, Session
     from pop3hub.maildrop import PopMessage
-    from pop3hub.server.server import PopServer
-    from pop3hub.session.session import Session
 
 PROJECT = "pop3hub"
 
@@ -226,7 +225,7 @@ def configure(options: Mapping[str, Any]) -> None:
 
 
 @hookspec
-async def startup(server: PopServer | None) -> None:
+async def startup(server: Server | None) -> None:
     """Open what the plugin needs: connections, indexes, background tasks, imports that take long.
 
     Called in the running event loop, in the order backend, extensions. `server` is None where a
@@ -236,7 +235,7 @@ async def startup(server: PopServer | None) -> None:
 
 
 @hookspec
-async def shutdown(server: PopServer | None) -> None:
+async def shutdown(server: Server | None) -> None:
     """Close what `startup` opened; called in reverse order, also where a later startup failed."""
 
 

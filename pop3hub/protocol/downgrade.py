@@ -20,6 +20,7 @@ from pop3hub.protocol.header_fields import (
     unquote,
     without_comments,
 )
+from pop3hub.protocol.message import LineEnds
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -72,29 +73,6 @@ class _Line(NamedTuple):
     boundary: bytes = b""
 
 
-class _WireSize:
-    """Counts octets as RETR sends them: with CRLF line ends, the last too (RFC 1939 s11)."""
-
-    __slots__ = ("_last", "_octets")
-
-    def __init__(self) -> None:
-        self._octets = 0
-        self._last = _LF
-
-    def add(self, octets: bytes) -> None:
-        if not octets:
-            return
-        bare = octets.count(b"\n") - octets.count(b"\r\n")
-        if octets[0] == _LF and self._last == ord("\r"):
-            bare -= 1
-        self._octets += len(octets) + bare
-        self._last = octets[-1]
-
-    @property
-    def total(self) -> int:
-        return self._octets + (0 if self._last == _LF else 2)
-
-
 class Downgrader:
     """Turns a message into its surrogate, chunk by chunk; each split of it gives the same octets.
 
@@ -137,15 +115,12 @@ class Downgrader:
         # The delimiters of the multiparts that are open, the innermost last, and whether the parts
         # of each are messages by default (RFC 2046 s5.1.5).
         self._boundaries: dict[bytes, bool] = {}
-        self._size = _WireSize()
+        self._size = LineEnds()
 
     @property
     def size(self) -> int:
-        """The octets returned so far, with CRLF line ends, the last too, before dot-stuffing.
-
-        After `end` it is what RETR sends (RFC 1939 s11).
-        """
-        return self._size.total
+        """The octets returned so far, with CRLF line ends; after `end`, what RETR sends (s11)."""
+        return self._size.octets
 
     def feed(self, chunk: bytes) -> bytes:
         """Return what can be sent; the chunk itself where nothing in it is held or changed."""
@@ -154,13 +129,14 @@ class Downgrader:
             chunk = self._walk(self._held, final=False)
         elif self._boundaries or self._state is not _State.BODY:
             chunk = self._walk(chunk, final=False)
-        self._size.add(chunk)
+        self._size.feed(chunk)
         return chunk
 
     def end(self) -> bytes:
         """Return what was held, at the end of the message."""
         rest = self._walk(self._held, final=True)
-        self._size.add(rest)
+        self._size.feed(rest)
+        self._size.end()
         return rest
 
     def _walk(self, data: bytes | bytearray, *, final: bool) -> bytes:
@@ -337,10 +313,11 @@ def surrogate_size(chunks: Iterable[bytes]) -> int | None:
     That is the message's own size where it needs no surrogate; None where the surrogate has that
     size by chance, which would hide that there is one.
     """
-    stored = _WireSize()
+    stored = LineEnds()
     downgrader = Downgrader()
     for chunk in chunks:
-        stored.add(chunk)
+        stored.feed(chunk)
         downgrader.feed(chunk)
     downgrader.end()
-    return None if downgrader.changed and downgrader.size == stored.total else downgrader.size
+    stored.end()
+    return None if downgrader.changed and downgrader.size == stored.octets else downgrader.size

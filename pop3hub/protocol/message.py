@@ -77,7 +77,7 @@ class WireReadyEncoder:
                 self._last = (self._last + chunk[-2:])[-2:]
                 return chunk
             self.claim_held = False
-            self._repairing = MessageEncoder.resumed(self._last)
+            self._repairing = MessageEncoder(line_start=self._last.endswith(b"\n"))
             if self._last.endswith(b"\r") and chunk.startswith(b"\n"):  # its CR was sent
                 self.octets += 1
                 self._repairing.line_start = True
@@ -97,7 +97,80 @@ class WireReadyEncoder:
         return b"\r\n" + END
 
 
-class MessageEncoder:
+class LineEnds:
+    """Octets in, the same with CRLF line ends and one at the end out; any split of the input.
+
+    A lone CR is not a line end and stays.
+    octets: what was returned so far (RFC 1939 s11).
+    line_start: whether the next octet begins a line.
+    """
+
+    __slots__ = ("_cr", "line_start", "octets")
+
+    def __init__(self, *, line_start: bool = True) -> None:
+        self.octets = 0
+        self.line_start = line_start
+        self._cr = False
+
+    def feed(self, chunk: bytes) -> bytes:
+        """Return a chunk with CRLF line ends; a CR at its end waits for the next one."""
+        if self._cr:
+            chunk = b"\r" + chunk
+        self._cr = chunk.endswith(b"\r")
+        if self._cr:  # the LF may come with the next chunk
+            chunk = chunk[:-1]
+        if chunk:
+            chunk = _with_crlf(chunk)
+            self.octets += len(chunk)
+            self.line_start = chunk.endswith(b"\n")
+        return chunk
+
+    def end(self) -> bytes:
+        """Return what is missing at the end."""
+        tail = b"\r\r\n" if self._cr else b"" if self.line_start else b"\r\n"
+        self.octets += len(tail)
+        return tail
+
+
+class WireForm(LineEnds):
+    """A message in the form that RETR sends, but for doubled dots: for stores that keep it so.
+
+    feed, end: return it, for any split of the input.
+    octets: its size so far, which `PopMessage.size` wants (RFC 1939 s11).
+    wire_ready: no line of it begins with a dot, so that it can be sent as it is (RFC 1939 s3).
+    ascii: no octet is above 127, so that no surrogate is needed (RFC 6858).
+    changed: it differs from what was fed.
+    """
+
+    __slots__ = ("ascii", "changed", "wire_ready")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.wire_ready = True
+        self.ascii = True
+        self.changed = False
+
+    def feed(self, chunk: bytes) -> bytes:
+        """Return a chunk in wire form."""
+        starts_line, held = self.line_start, self._cr
+        octets = super().feed(chunk)
+        if not self.changed:
+            self.changed = len(octets) + self._cr != len(chunk) + held
+        if self.wire_ready and b"." in octets:
+            dotted = (starts_line and octets[0] == _DOT) or _DOT_AFTER_LF.search(octets)
+            self.wire_ready = not dotted
+        self.ascii = self.ascii and octets.isascii()
+        return octets
+
+    def end(self) -> bytes:
+        """Return what is missing at the end."""
+        held = self._cr
+        tail = super().end()
+        self.changed = self.changed or len(tail) > held
+        return tail
+
+
+class MessageEncoder(LineEnds):
     """A message's octets as a multi-line reply: CRLF line ends, dots doubled (RFC 1939 s3).
 
     octets: what was sent so far, before dot-stuffing (RFC 1939 s11).
@@ -105,60 +178,39 @@ class MessageEncoder:
     claim_held: always true: nothing is claimed of these octets.
     """
 
-    __slots__ = ("_body_lines", "_cr", "_in_header", "claim_held", "done", "line_start", "octets")
+    __slots__ = ("_body_lines", "_in_header", "claim_held", "done")
 
-    def __init__(self, body_lines: int | None = None) -> None:
+    def __init__(self, body_lines: int | None = None, *, line_start: bool = True) -> None:
         """Encode the whole message, or the header and so many lines of the body (TOP)."""
+        super().__init__(line_start=line_start)
         self._body_lines = body_lines
         self._in_header = body_lines is not None
-        self._cr = False
-        self.line_start = True
-        self.octets = 0
         self.done = False
         self.claim_held = True
 
-    @classmethod
-    def resumed(cls, last: bytes) -> MessageEncoder:
-        """Return one that goes on behind octets that were sent already, which end so."""
-        encoder = cls()
-        encoder.line_start = last.endswith(b"\n")
-        return encoder
-
     def feed(self, chunk: bytes) -> bytes:
         """Return a chunk as it goes to the client."""
-        if self._cr:
-            chunk = b"\r" + chunk
-        self._cr = chunk.endswith(b"\r")
-        if self._cr:  # the LF may come with the next chunk
-            chunk = chunk[:-1]
-        if not chunk or self.done:
+        if self.done:
             return b""
-        chunk = _with_crlf(chunk)
-        if self._body_lines is not None:
-            chunk = self._cut(chunk)
-        self.octets += len(chunk)
+        starts_line = self.line_start
+        chunk = super().feed(chunk)
+        if self._body_lines is not None and chunk:
+            kept = self._cut(chunk, starts_line=starts_line)
+            self.octets -= len(chunk) - len(kept)
+            chunk = kept
+            self.line_start = self.done or self.line_start
         stuffed = _DOT_LINE.sub(b"\n.", chunk)
-        if self.line_start and chunk.startswith(b"."):
-            stuffed = b"." + stuffed
-        self.line_start = chunk.endswith(b"\n")
-        return stuffed
+        return b"." + stuffed if starts_line and chunk.startswith(b".") else stuffed
 
     def end(self) -> bytes:
         """Return what ends the reply: a missing last line end, and the dot."""
-        tail = b""
-        if self._cr and not self.done:
-            tail = b"\r"
-            self.line_start = False
-        if not self.line_start:
-            tail += b"\r\n"
-        self.octets += len(tail)
-        return tail + END
+        return END if self.done else super().end() + END
 
-    def _cut(self, chunk: bytes) -> bytes:
+    def _cut(self, chunk: bytes, *, starts_line: bool) -> bytes:
         """Return the part of a chunk, in CRLF form, that lies within the budget of lines."""
         start = 0
         if self._in_header:
-            if self.line_start and chunk.startswith(b"\r\n"):
+            if starts_line and chunk.startswith(b"\r\n"):
                 start = 2
             else:
                 blank = chunk.find(b"\n\r\n")

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any, cast
 
 from pop3hub import protocol
 from pop3hub.errors import CommandError
+from pop3hub.hooks.interfaces import State
 from pop3hub.peer import Peer, Tls
 from pop3hub.session.commands import handle
-from pop3hub.session.session import Session, State
+from pop3hub.session.session import Session
 
 if TYPE_CHECKING:
     import ssl
@@ -109,7 +110,7 @@ class Connection(asyncio.Protocol):
         self._flush()
 
     async def _open(self, session: Session) -> None:
-        await session.plugins.session_opened(session)
+        await session.plugins.session_opened(session.view)
         session.greet()
 
     def data_received(self, data: bytes) -> None:

@@ -24,21 +24,24 @@ from pop3hub.hooks import discovery
 from pop3hub.hooks.callbacks import ADAPTERS, callbacks_plugin
 from pop3hub.hooks.caller import Plugins
 from pop3hub.hooks.defaults import Defaults
+from pop3hub.hooks.store import BackendStore
 from pop3hub.i18n.catalogue import Catalogue
 from pop3hub.server import listeners
 from pop3hub.server.connection import Connection
 from pop3hub.server.proxied import ProxiedServer, bind
 from pop3hub.server.state import OpenListener, ServerState
 from pop3hub.server.tls import Certificates
+from pop3hub.server.view import LockoutView, OpenSessions, ServerView
 from pop3hub.session.session import ServerContext
 from pop3hub.settings import Settings
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
+    from pop3hub.errors import PopError
+    from pop3hub.hooks.interfaces import Calls, Lockouts, ServerStats, Session
     from pop3hub.server.listeners import Listener
-    from pop3hub.session.session import ServerStats
     from pop3hub.settings import Limits
 
 DEFAULT_LISTEN = "pop3://127.0.0.1:1110"
@@ -55,6 +58,9 @@ class PopServer:
 
     listen: URLs as in listeners.py; port 0 asks for any free one, `addresses` tells which.
     tls_cert, tls_key: PEM files, or several; without a key, it is in the certificate's file.
+    salt_key: a secret shared by all nodes, for the SCRAM salts of unknown users; default: this
+        machine's own.
+    store: what the backend can do beside serving, such as `store_message`.
     default_language: the tag in which connections begin; `language_directories` hold more.
     guard: the counters of failed logins; workers that are forked of one process share one.
     settings: the fields of `Settings`, such as `apop=True`, and `limits`.
@@ -75,6 +81,7 @@ class PopServer:
         default_language: str = "en",
         language_directories: Iterable[Path] = (),
         bcrypt_cost: int = 12,
+        salt_key: bytes = b"",
         guard: Guard | None = None,
         **settings: Any,
     ) -> None:
@@ -103,11 +110,12 @@ class PopServer:
             catalogue=self._read_languages(self._language_directories, default_language),
             settings=self.settings,
             hasher=self._hasher,
-            salt_key=self.settings.salt_key or machine_key(),
+            salt_key=salt_key or machine_key(),
             guard=guard or Guard(),
         )
         self.open_listeners: list[OpenListener] = []
         self.state = ServerState(self.context)
+        self.store = BackendStore(self.plugins)
         self._stopped = asyncio.Event()
 
     def _find(
@@ -134,7 +142,7 @@ class PopServer:
         `sockets` are bound already: for each listener those to take, none where it opens its own.
         """
         self.state.loop = asyncio.get_running_loop()
-        await self.plugins.startup(self)
+        await self.plugins.startup(ServerView(self))
         try:
             self.context.mechanisms = _mechanisms(self.settings, self.plugins)
             for index, listener in enumerate(self.listeners):
@@ -224,7 +232,7 @@ class PopServer:
                 await opened.server.wait_closed()
         self.open_listeners.clear()
         self.state.close()
-        await self.plugins.shutdown(self)
+        await self.plugins.shutdown(ServerView(self))
         self._hasher.close()
         self._stopped.set()
 
@@ -270,9 +278,28 @@ class PopServer:
         return self.state.is_accepting
 
     @property
-    def sessions(self) -> int:
-        """How many sessions are open."""
-        return len(self.state.connections)
+    def sessions(self) -> Collection[Session]:
+        """The sessions that are open now; `abort` ends one."""
+        return OpenSessions(self.state)
+
+    @property
+    def calls(self) -> Mapping[tuple[str, str], Calls]:
+        """What the calls of hooks came to since the start, by hook and plugin."""
+        return self.plugins.calls
+
+    async def ready(self) -> None:
+        """Return if a login could be served now; otherwise raise the first plugin's reason."""
+        await self.plugins.ready()
+
+    def text(self, error: PopError) -> str:
+        """Return the text of an error in the server's own language, as ASCII."""
+        language = self.context.catalogue.default
+        return language.text(error.text_id, ascii=True, **error.fields).decode()
+
+    @property
+    def lockouts(self) -> Lockouts:
+        """Who is locked out after too many failed logins; `lift` ends it."""
+        return LockoutView(self.context.guard)
 
 
 def _mechanisms(settings: Settings, plugins: Plugins) -> dict[str, sasl.Mechanism]:

@@ -9,7 +9,7 @@ import asyncio
 import gc
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 from weakref import WeakSet
 
 import structlog
@@ -18,15 +18,39 @@ from pop3hub import protocol
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Coroutine
+    from collections.abc import Coroutine, Sequence
 
     from pop3hub.peer import Peer
-    from pop3hub.server.connection import Connection
     from pop3hub.server.listeners import Listener
-    from pop3hub.server.proxied import ProxiedServer
     from pop3hub.server.tls import Certificates
-    from pop3hub.session.session import ServerContext
+    from pop3hub.session.session import ServerContext, Session
     from pop3hub.settings import Settings
+
+
+class OpenConnection(Protocol):
+    """A connection, as its server needs it (`server.connection.Connection`)."""
+
+    session: Session | None
+
+    def check_timeouts(self, now: float) -> None:
+        """End the session if it was silent or stuck for too long."""
+
+    def cut(self, reason: str) -> None:
+        """Close now, without UPDATE."""
+
+
+class AcceptingServer(Protocol):
+    """What accepts connections from sockets: asyncio's server, or one that waits for a header."""
+
+    @property
+    def sockets(self) -> Sequence[Any]:
+        """The listening sockets."""
+
+    def close(self) -> None:
+        """Accept no more."""
+
+    async def wait_closed(self) -> None:
+        """Wait until the sockets are closed."""
 
 
 @dataclass(slots=True)
@@ -35,7 +59,7 @@ class OpenListener:
 
     config: Listener
     certificates: Certificates | None = None
-    server: asyncio.Server | ProxiedServer | None = None
+    server: AcceptingServer | None = None
 
     @property
     def context(self) -> ssl.SSLContext | None:
@@ -61,8 +85,8 @@ class ServerState:
         self.loop: asyncio.AbstractEventLoop
         self.stats = context.stats
         self.log = structlog.get_logger("pop3hub.server")
-        self.opening: WeakSet[Connection] = WeakSet()
-        self.connections: set[Connection] = set()
+        self.opening: WeakSet[OpenConnection] = WeakSet()
+        self.connections: set[OpenConnection] = set()
         self.end: float | None = None
         self._by_address: dict[str, int] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -74,7 +98,7 @@ class ServerState:
         """The policy of the server as it is now; `PopServer.reload` may change it."""
         return self.context.settings
 
-    def admit(self, connection: Connection, peer: Peer) -> bytes | None:
+    def admit(self, connection: OpenConnection, peer: Peer) -> bytes | None:
         """Count a connection in, or return the line that refuses it."""
         self.opening.discard(connection)
         self.stats.connections += 1
@@ -98,7 +122,7 @@ class ServerState:
             self._by_address[address] = count + 1
         return None
 
-    def forget(self, connection: Connection) -> None:
+    def forget(self, connection: OpenConnection) -> None:
         """Count a connection out, and its session's counts in."""
         if connection not in self.connections:
             return

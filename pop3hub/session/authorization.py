@@ -71,7 +71,7 @@ def auth_(session: Session, mechanism: str | None = None, initial: str | None = 
         raise CommandError("plaintext-needs-tls" if needs_tls else "mechanism-unknown")
     exchange = Exchange(
         mechanism=found.name,
-        session=session,
+        certificate=(session.tls and session.tls.peer_certificate) or {},
         ask=session.ask,
         authenticator=session,
         salt_key=session.context.salt_key,
@@ -155,7 +155,7 @@ async def _fail(session: Session, mechanism: str, name: str, error: PopError) ->
     session.failed_logins += 1
     session.context.stats.attempts[mechanism, "AUTH"] += 1
     session.log.warning("login.failed", user=name, mechanism=mechanism)
-    await session.plugins.login_failed(name, session)
+    await session.plugins.login_failed(name, session.view)
     slowness = await session.record_failure(name)
     due = session.last_activity + session.settings.failure_delay * slowness
     await asyncio.sleep(due - asyncio.get_running_loop().time())

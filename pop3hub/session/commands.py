@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from pop3hub import protocol
 from pop3hub.errors import CommandError, PopError, TemporaryFailure
+from pop3hub.hooks.interfaces import State
 from pop3hub.session import authorization, transaction
-from pop3hub.session.session import State
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -63,7 +63,7 @@ def capabilities(session: Session) -> list[str]:
         lines.append("SASL " + " ".join(mechanisms))
     if session.state is State.AUTHORIZATION and session.starts_tls and session.tls is None:
         lines.append("STLS")
-    lines += [line for line in session.plugins.capabilities(session) if _is_capability(line)]
+    lines += [line for line in session.plugins.capabilities(session.view) if _is_capability(line)]
     return lines
 
 
@@ -86,9 +86,9 @@ def lang(session: Session, language_range: str | None = None) -> None:
         found = catalogue.find(language_range)
         if found is None:
             raise CommandError("language-unknown")
-        session.language = found
+        session.texts = found
     session.plain = False
-    tag = session.language.tag
+    tag = session.language
     text = session.text("language-changed", tag=tag)
     session.channel.send(protocol.ok(tag.encode("ascii") + b" " + text))
 

@@ -92,7 +92,7 @@ class Transfer:
         if session.retrieved is not None:
             session.retrieved.add(self._number)
         if session.plugins.observes("message_retrieved"):
-            return session.plugins.message_retrieved(message, session)
+            return session.plugins.message_retrieved(message, session.view)
         return None
 
 
@@ -121,7 +121,7 @@ def _needs_utf8_error(number: int) -> CommandError:
 
 def _load_and_send(session: Session, number: int, body_lines: int | None) -> Answer:
     message = session.maildrop[number]
-    contents = session.plugins.load_contents(message, session)
+    contents = session.plugins.load_contents(message, session.view)
     if not isinstance(contents, bytes) or len(contents) > SLICE:
         return _stream(session, number, body_lines, contents)
     if message.ascii_size is None and contents.isascii():
@@ -197,7 +197,9 @@ async def needs_utf8(session: Session, number: int) -> bool:
     if message.ascii_size is not None:
         return message.ascii_size != message.size
     downgrader = Downgrader()
-    async with aclosing(await _chunks(session.plugins.load_contents(message, session))) as chunks:
+    async with aclosing(
+        await _chunks(session.plugins.load_contents(message, session.view))
+    ) as chunks:
         async for chunk in chunks:
             downgrader.feed(chunk)
             await asyncio.sleep(0)

@@ -7,11 +7,9 @@ writes into a `Channel`.
 from __future__ import annotations
 
 import asyncio
-import enum
 import itertools
 import secrets
 import time
-from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -26,7 +24,9 @@ from pop3hub.errors import (
     PopError,
     TemporaryFailure,
 )
+from pop3hub.hooks.interfaces import ServerStats, SessionStats, State
 from pop3hub.maildrop import Maildrop
+from pop3hub.session.view import SessionView
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -34,7 +34,8 @@ if TYPE_CHECKING:
     from pop3hub.auth.passwords import Hasher
     from pop3hub.auth.sasl import Mechanism
     from pop3hub.auth.users import PopUser
-    from pop3hub.hooks.caller import MaildropLock, Plugins
+    from pop3hub.hooks.caller import Plugins
+    from pop3hub.hooks.lock import MaildropLock
     from pop3hub.i18n.catalogue import Catalogue
     from pop3hub.maildrop import PopMessage
     from pop3hub.peer import Peer, Tls
@@ -47,15 +48,6 @@ REMEMBERED_SIZES = 100_000
 """Messages whose surrogate's size is remembered where their store doesn't keep it."""
 NO_MAILDROP = Maildrop()
 """What a session has before TRANSACTION, where no command asks for it."""
-
-
-class State(enum.Enum):
-    """The states of RFC 1939 s3, and what follows them."""
-
-    AUTHORIZATION = "AUTHORIZATION"
-    TRANSACTION = "TRANSACTION"
-    UPDATE = "UPDATE"
-    CLOSED = "CLOSED"
 
 
 class Channel(Protocol):
@@ -75,41 +67,6 @@ class Channel(Protocol):
 
     def abort(self) -> None:
         """Close without writing anything more."""
-
-
-@dataclass(slots=True)
-class SessionStats:
-    """What a session did: counts, octets of messages, and when it began in monotonic seconds."""
-
-    began: float = field(default_factory=time.monotonic)
-    commands: int = 0
-    retrieved: int = 0
-    octets: int = 0
-    deleted: int = 0
-
-
-@dataclass(slots=True)
-class ServerStats:
-    """What a server has done since its start; plain counters.
-
-    A session's counts are added when it ends.
-    accepted: connections taken; those that are not `connections` did not end their TLS handshake.
-    refused: of the connections, those that were too many.
-    attempts: logins by mechanism and result: OK, the response code of the refusal, or ERR for none.
-    ends: sessions that have ended, by TLS version ("" without TLS) and reason.
-    """
-
-    accepted: int = 0
-    connections: int = 0
-    refused: int = 0
-    logins: int = 0
-    failed_logins: int = 0
-    commands: int = 0
-    retrieved: int = 0
-    octets: int = 0
-    deleted: int = 0
-    attempts: Counter[tuple[str, str]] = field(default_factory=Counter)
-    ends: Counter[tuple[str, str]] = field(default_factory=Counter)
 
 
 @dataclass(slots=True)
@@ -156,7 +113,6 @@ class Session:
         "fence",
         "finishing",
         "id",
-        "language",
         "last_activity",
         "locked_out",
         "maildrop",
@@ -171,9 +127,11 @@ class Session:
         "starts_tls",
         "state",
         "stats",
+        "texts",
         "tls",
         "user",
         "utf8",
+        "view",
     )
 
     def __init__(
@@ -219,6 +177,7 @@ class Session:
         self._lock: MaildropLock | None = None
         self._log: Any = None
         self._response: asyncio.Future[bytes] | None = None
+        self.view = SessionView(self)
         self.reset_language()
 
     def __repr__(self) -> str:
@@ -242,6 +201,11 @@ class Session:
         return self._log
 
     @property
+    def language(self) -> str:
+        """The tag of the language that the client is answered in."""
+        return self.texts.tag
+
+    @property
     def takes_surrogates(self) -> bool:
         """Whether messages with UTF-8 headers are sent as RFC 6858 surrogates."""
         return not self.utf8 and self.settings.internationalized == "downgrade"
@@ -250,19 +214,19 @@ class Session:
 
     def reset_language(self) -> None:
         """Go back to the language in which a connection begins, in ASCII (RFC 6856 s3)."""
-        tag = self.plugins.default_language(self)
-        self.language = (self.context.catalogue.find(tag) if tag else None) or (
+        tag = self.plugins.default_language(self.view)
+        self.texts = (self.context.catalogue.find(tag) if tag else None) or (
             self.context.catalogue.default
         )
         self.plain = True
 
     def text(self, text_id: str, **fields: Any) -> bytes:
         """Return a text in the session's language, as ASCII until LANG or UTF8 allowed more."""
-        return self.language.text(text_id, ascii=self.plain, **fields)
+        return self.texts.text(text_id, ascii=self.plain, **fields)
 
     def ok(self, text_id: str, **fields: Any) -> None:
         """Send a positive reply."""
-        self.channel.send(protocol.ok(self.language.text(text_id, ascii=self.plain, **fields)))
+        self.channel.send(protocol.ok(self.texts.text(text_id, ascii=self.plain, **fields)))
 
     def refuse(self, error: PopError) -> None:
         """Send the reply of an error."""
@@ -274,7 +238,7 @@ class Session:
         """Send the greeting (RFC 1939 s4); with APOP, the only `<` in it begins the stamp."""
         family = "IPv6" if ":" in self.peer.host else "IPv4"
         room = protocol.REPLY_LIMIT - len(b"+OK  \r\n") - len(self.stamp)
-        greeting = self.language.text(
+        greeting = self.texts.text(
             "greeting",
             ascii=self.plain,
             limit=room,
@@ -312,7 +276,7 @@ class Session:
     async def get_user(self, name: str) -> PopUser | None:
         """Return the user of a name that a client gave, or None."""
         self.locked_out = self.is_locked_out(name)
-        return await self.plugins.get_user(name, self)
+        return await self.plugins.get_user(name, self.view)
 
     async def compare_password(self, raw: str, user: PopUser | None) -> bool:
         """Return whether the password is the user's; for nobody's, False after the same work."""
@@ -320,11 +284,11 @@ class Session:
             return False
         if user is None or user.password is None:
             return await self.context.hasher.check_dummy(raw)
-        return await self.plugins.compare_password(raw, user, self)
+        return await self.plugins.compare_password(raw, user, self.view)
 
     async def verify_token(self, name: str, token: str) -> PopUser | None:
         """Return the user whom a bearer token stands for, or None."""
-        return await self.plugins.verify_token(name, token, self)
+        return await self.plugins.verify_token(name, token, self.view)
 
     async def check_password(self, name: str, raw: str) -> PopUser:
         """Return the user whose name and password these are. Raises AuthenticationFailed."""
@@ -351,26 +315,26 @@ class Session:
 
         Raises MaildropInUse, LoginDelayed and what the plugins raise, with the lock released.
         """
-        lock = await self.plugins.lock_maildrop(user, self)
-        self.fence = await lock.enter()
-        self._lock = lock
+        self.user = user
         try:
-            if await self.plugins.is_in_use(user, self):
+            lock = await self.plugins.lock_maildrop(user, self.view)
+            self.fence = await lock.enter()
+            self._lock = lock
+            if await self.plugins.is_in_use(user, self.view):
                 raise MaildropInUse  # noqa: TRY301 - one way out, and it releases the lock
             if delay := self.settings.login_delay:
-                since = await self.plugins.since_last_login(user, self)
+                since = await self.plugins.since_last_login(user, self.view)
                 if since < delay:
                     raise LoginDelayed(delay - since)  # noqa: TRY301
             if days := self.settings.expire:
-                await self.plugins.expire_messages(user, days, self)
-            self.maildrop = await self.plugins.receive_messages(user, self)
+                await self.plugins.expire_messages(user, days, self.view)
+            self.maildrop = await self.plugins.receive_messages(user, self.view)
+            if self.state is State.CLOSED:  # the lease lapsed, or the server closed, meanwhile
+                raise TemporaryFailure  # noqa: TRY301
         except BaseException:
+            self.user = None
             await self.release()
             raise
-        if self.state is State.CLOSED:  # the lease lapsed, or the server closed, meanwhile
-            await self.release()
-            raise TemporaryFailure
-        self.user = user
         self.mechanism = mechanism
         self.state = State.TRANSACTION
         self.log.info(
@@ -382,7 +346,7 @@ class Session:
             octets=self.maildrop.octets(surrogates=False),
         )
         if self.plugins.observes("login_succeeded"):
-            await self.plugins.login_succeeded(self)
+            await self.plugins.login_succeeded(self.view)
 
     # From QUIT or a lost connection to the end
 
@@ -398,7 +362,7 @@ class Session:
         try:
             if not messages:
                 return 0
-            removed = await self.plugins.delete_messages(messages, self)
+            removed = await self.plugins.delete_messages(messages, self.view)
             self.stats.deleted = removed
             return max(0, len(messages) - removed)
         finally:
@@ -466,7 +430,7 @@ class Session:
         self.state = State.CLOSED
         await self.release()
         if self.plugins.observes("session_closed"):
-            await self.plugins.session_closed(self)
+            await self.plugins.session_closed(self.view)
         self.finish()
 
     def finish(self) -> None:

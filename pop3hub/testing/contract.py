@@ -23,51 +23,15 @@ from pop3hub.auth.users import PopUser
 from pop3hub.errors import MaildropNotEmpty, NoSuchUser, PopError, UniqueIdTaken
 from pop3hub.server.server import PopServer
 from pop3hub.testing.dialogue import Dialogue
+from pop3hub.testing.messages import HARD, SHORT, body, listing, on_the_wire
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
-SHORT = b"Subject: hello\r\n\r\nHello world!\r\n"
 
-HARD: Mapping[str, bytes] = {
-    "CRLF": SHORT,
-    "LF": b"Subject: hello\n\nHello world!\n",
-    "mixed line ends": b"Subject: hello\r\n\nHello\r\nworld!\n",
-    "no final line end": b"Subject: hello\r\n\r\nHello",
-    "a final CR": b"Subject: hello\r\n\r\nHello\r",
-    "empty": b"",
-    "no body": b"Subject: hello\r\n",
-    "dots": b".first\r\n\r\n.\r\n..\r\n.hidden\r\ntail.",
-    "LF and dots": b".first\n\n.\n..\n.hidden\n",
-    "8-bit": b"Subject: hello\r\n\r\n\xe9\xff\x00\xfe\r\n",
-    "lone CR": b"Subject: hello\r\n\r\none\rtwo\r\n",
-    "long line": b"Subject: hello\r\n\r\n" + b"x" * 100_000 + b"\r\n",
-    "1 MiB": b"Subject: hello\r\n\r\n" + b".234567\r\n" * (1024 * 1024 // 9),
-    "1 MiB of LF": b"Subject: hello\n\n" + b"1234567\n" * (1024 * 1024 // 8),
-}
-"""Messages that servers have stumbled over, by what is hard about them."""
-
-
-def on_the_wire(contents: bytes) -> bytes:
-    """Return a message as a client sees it, the stuffed dots taken off (RFC 1939 s3)."""
-    wire = contents.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
-    return wire if not wire or wire.endswith(b"\r\n") else wire + b"\r\n"
-
-
-def body(reply: bytes) -> bytes:
-    """Return what a multi-line reply holds between its first line and the final dot."""
-    first, _, rest = reply.partition(b"\r\n")
-    assert first.startswith(b"+OK"), reply[:200]
-    assert rest == b".\r\n" or rest.endswith(b"\r\n.\r\n"), reply[-200:]
-    lines = rest[:-3].replace(b"\r\n.", b"\r\n")
-    return lines[1:] if lines.startswith(b".") else lines
-
-
-def listing(reply: bytes) -> list[str]:
-    """Return the second column of LIST or UIDL; the first is checked to count from 1."""
-    rows = [line.split(" ") for line in body(reply).decode("ascii").splitlines()]
-    assert [str(n) for n in range(1, len(rows) + 1)] == [row[0] for row in rows]
-    return [row[1] for row in rows]
+def store_of(server: PopServer) -> Any:
+    """Return what the backend can do; a test has asked `_needs` whether it can."""
+    return server.store
 
 
 def conversation(
@@ -110,19 +74,19 @@ class BackendContract:
 
     async def add_user(self, server: PopServer, name: str, password: str) -> None:
         """Put a user into the store."""
-        if not server.plugins.stores("store_user"):
+        if server.store.store_user is None:
             pytest.skip("no store_user: override add_user")
         hashed = bcrypt.hashpw(password.encode(), bcrypt.gensalt(4)).decode("ascii")
-        assert await server.plugins.store_user(PopUser(name, hashed), replace=False)
+        assert await store_of(server).store_user(PopUser(name, hashed), replace=False)
 
     async def deliver(self, server: PopServer, name: str, contents: bytes) -> None:
         """Put a message into the store, as the newest of the maildrop."""
         self._needs(server, "store_message")
-        await server.plugins.store_message(name, contents)
+        await store_of(server).store_message(name, contents)
 
     @staticmethod
     def _needs(server: PopServer, hook: str) -> None:
-        if not server.plugins.stores(hook):
+        if getattr(server.store, hook) is None:
             pytest.skip(f"the backend has no {hook}")
 
     async def _uidl(self, server: PopServer) -> list[str]:
@@ -392,7 +356,7 @@ class BackendContract:
         async with Dialogue(server) as dialogue:
             await dialogue.login("luke", "hello")
             message = dialogue.session.maildrop[1]
-            assert 1 == await server.plugins.delete_messages([message], dialogue.session)
+            assert 1 == await server.plugins.delete_messages([message], dialogue.session.view)
 
             reply = await dialogue.say("RETR 1")
 
@@ -410,7 +374,7 @@ class BackendContract:
             for start in range(0, len(HARD["1 MiB"]), 65_537):
                 yield HARD["1 MiB"][start : start + 65_537]
 
-        uid = await server.plugins.store_message("luke", chunks())
+        uid = await store_of(server).store_message("luke", chunks())
 
         assert [uid] == await self._uidl(server)
         async with Dialogue(server) as dialogue:
@@ -426,7 +390,7 @@ class BackendContract:
             raise ConnectionResetError
 
         with pytest.raises(PopError):
-            await server.plugins.store_message("luke", chunks())
+            await store_of(server).store_message("luke", chunks())
 
         assert [] == await self._uidl(server)
 
@@ -436,7 +400,7 @@ class BackendContract:
         uids = ["000000016b03da81", "!~{}<>&%\\", "x" * 70]
 
         for uid in uids:
-            assert uid == await server.plugins.store_message("luke", SHORT, uid)
+            assert uid == await store_of(server).store_message("luke", SHORT, uid)
 
         assert uids == await self._uidl(server)
 
@@ -444,12 +408,12 @@ class BackendContract:
     async def test_store_message_refuses_a_unique_id_that_is_taken(self, server: PopServer) -> None:
         self._needs(server, "store_message")
         await self.add_user(server, "leia", "organa")
-        await server.plugins.store_message("luke", SHORT, "uid-1")
+        await store_of(server).store_message("luke", SHORT, "uid-1")
 
         with pytest.raises(UniqueIdTaken):
-            await server.plugins.store_message("luke", b"Subject: other\r\n\r\n", "uid-1")
+            await store_of(server).store_message("luke", b"Subject: other\r\n\r\n", "uid-1")
 
-        assert "uid-1" == await server.plugins.store_message("leia", SHORT, "uid-1")
+        assert "uid-1" == await store_of(server).store_message("leia", SHORT, "uid-1")
         assert ["uid-1"] == await self._uidl(server)
 
     @conversation
@@ -457,13 +421,13 @@ class BackendContract:
         self._needs(server, "store_message")
         for name in ("nobody", "../luke", ""):
             with pytest.raises(NoSuchUser):
-                await server.plugins.store_message(name, SHORT)
+                await store_of(server).store_message(name, SHORT)
 
     @conversation
     async def test_deliveries_at_the_same_time_are_all_kept(self, server: PopServer) -> None:
         self._needs(server, "store_message")
         stored = await asyncio.gather(
-            *(server.plugins.store_message("luke", b"Subject: %d\n\n" % n) for n in range(20))
+            *(store_of(server).store_message("luke", b"Subject: %d\n\n" % n) for n in range(20))
         )
 
         assert sorted(stored) == sorted(await self._uidl(server))
@@ -473,11 +437,11 @@ class BackendContract:
         self._needs(server, "store_user")
         hashed = bcrypt.hashpw(b"other", bcrypt.gensalt(4)).decode("ascii")
 
-        assert not await server.plugins.store_user(PopUser("luke", hashed), replace=False)
-        assert not await server.plugins.store_user(PopUser("nobody", hashed), replace=True)
+        assert not await store_of(server).store_user(PopUser("luke", hashed), replace=False)
+        assert not await store_of(server).store_user(PopUser("nobody", hashed), replace=True)
         async with Dialogue(server) as dialogue:
             assert (await dialogue.login("luke", "hello")).startswith(b"+OK")
-        assert await server.plugins.store_user(PopUser("luke", hashed), replace=True)
+        assert await store_of(server).store_user(PopUser("luke", hashed), replace=True)
         async with Dialogue(server) as dialogue:
             assert (await dialogue.login("luke", "hello")).startswith(b"-ERR [AUTH]")
             assert (await dialogue.login("luke", "other")).startswith(b"+OK")
@@ -491,10 +455,10 @@ class BackendContract:
         keys = {"SCRAM-SHA-256": "4096:AAAA$AAAA:AAAA"}
         leia = PopUser("leia", "hash", "secret", scram=keys)
 
-        assert await server.plugins.store_user(leia, replace=False)
+        assert await store_of(server).store_user(leia, replace=False)
 
         async with Dialogue(server) as dialogue:
-            user = await server.plugins.get_user("leia", dialogue.session)
+            user = await server.store.find_user("leia", dialogue.session.view)
         assert user is not None
         assert ("leia", "hash") == (user.name, user.password)
         assert user.secret in {None, "secret"}
@@ -505,11 +469,11 @@ class BackendContract:
         self._needs(server, "remove_user")
         await self.deliver(server, "luke", SHORT)
 
-        assert not await server.plugins.remove_user("nobody", with_mail=True)
+        assert not await store_of(server).remove_user("nobody", with_mail=True)
         with pytest.raises(MaildropNotEmpty):
-            await server.plugins.remove_user("luke", with_mail=False)
+            await store_of(server).remove_user("luke", with_mail=False)
         assert 1 == len(await self._uidl(server))
-        assert await server.plugins.remove_user("luke", with_mail=True)
+        assert await store_of(server).remove_user("luke", with_mail=True)
         async with Dialogue(server) as dialogue:
             assert (await dialogue.login("luke", "hello")).startswith(b"-ERR [AUTH]")
         await self.add_user(server, "luke", "hello")
@@ -521,4 +485,6 @@ class BackendContract:
         for name in ("zoe", "anna"):
             await self.add_user(server, name, "hello")
 
-        assert ["anna", "luke", "zoe"] == [user.name async for user in server.plugins.list_users()]
+        assert ["anna", "luke", "zoe"] == [
+            user.name async for user in store_of(server).list_users()
+        ]

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, Self
 
+from pop3hub.hooks.interfaces import State
 from pop3hub.peer import Peer, Tls
 from pop3hub.server.server import PopServer
 from pop3hub.session.commands import handle
-from pop3hub.session.session import Session, State
+from pop3hub.session.session import Session
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -50,7 +51,7 @@ class Dialogue:
         if self._own is not None:
             await self._own.start()
         self.session = Session(self.server.context, self, self.peer, **self._facts)
-        await self.session.plugins.session_opened(self.session)
+        await self.session.plugins.session_opened(self.session.view)
         self.session.greet()
         self.greeting = self._said()
         return self

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 import click
 import structlog
 
-from pop3hub.errors import (
+from pop3hub import (
     ConfigurationError,
     NoSuchUser,
     PermanentFailure,
     TemporaryFailure,
+    hookimpl,
 )
-from pop3hub.hooks.specs import hookimpl
 from pop3hub_maildir.delivery import Delivery
 from pop3hub_maildir.failures import refusal, told
 from pop3hub_maildir.folder import Folder
@@ -32,9 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
     from typing import TypeVar
 
-    from pop3hub.auth.users import PopUser
-    from pop3hub.maildrop import PopMessage
-    from pop3hub.server.server import PopServer
+    from pop3hub import PopMessage, PopUser, Server
 
     T = TypeVar("T")
     Pages = AsyncIterator[Sequence[PopMessage]]
@@ -108,7 +106,7 @@ class MaildirBackend:
         self._cache = options.get("maildir_cache", CACHE)
 
     @hookimpl
-    async def startup(self, server: PopServer | None) -> None:  # noqa: ARG002 - the hook's argument
+    async def startup(self, server: Server | None) -> None:  # noqa: ARG002 - the hook's argument
         """Look for the root folder, and read the users."""
         root = Path(self._paths.root)
         self._threads = FileThreads()
@@ -125,7 +123,7 @@ class MaildirBackend:
             raise ConfigurationError(f"--maildir: there is no folder {root}")
 
     @hookimpl
-    async def shutdown(self, server: PopServer | None) -> None:  # noqa: ARG002 - the hook's argument
+    async def shutdown(self, server: Server | None) -> None:  # noqa: ARG002 - the hook's argument
         """Let the threads finish what they write, but for one that hangs."""
         threads, self._threads = self._threads, None
         if threads is not None:

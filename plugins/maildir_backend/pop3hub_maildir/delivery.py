@@ -11,13 +11,13 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from pop3hub import is_unique_id
 from pop3hub_maildir.directories import OpenMaildir
 from pop3hub_maildir.measuring import measure
 
 if TYPE_CHECKING:
     from pop3hub_maildir.folder import Folder
 
-_UNIQUE_ID = re.compile(r"[!-~]{1,70}")  # RFC 1939 s7
 _HOST_LIMIT = 16  # short, so that the name can be the unique-id; what precedes it is unique alone
 
 _numbers = itertools.count()
@@ -49,7 +49,7 @@ class Delivery:
         os.fsync(self._fd)
         measured = measure(self._fd)
         base = f"{self._name},S={self._octets},W={measured.octets}"
-        uid = uid if uid and _UNIQUE_ID.fullmatch(uid) else base
+        uid = uid if uid and is_unique_id(uid) else base
         self._folder.deliver((self._name, self._tmp), base, uid, measured)
         self._close()
         return uid

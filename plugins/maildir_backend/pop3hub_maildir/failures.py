@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from pop3hub.errors import PermanentFailure, TemporaryFailure
+from pop3hub import PermanentFailure, TemporaryFailure
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pop3hub.errors import PopError
+    from pop3hub import PopError
 
 # Until somebody repairs it: links and other things where folders and files should be, and rights.
 _LASTING = {

@@ -14,16 +14,14 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-import re
 import time
 from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 import structlog
 
-from pop3hub.errors import TemporaryFailure
+from pop3hub import Snapshot, TemporaryFailure, is_unique_id
 from pop3hub.mailbox_files import delivered, dovecot_uidls
-from pop3hub.maildrop import Snapshot
 from pop3hub_maildir import removal
 from pop3hub_maildir.directories import OpenMaildir
 from pop3hub_maildir.failures import told
@@ -51,7 +49,6 @@ PAGE = 5_000
 RENAMED = 50
 """How often a file may be renamed under the hands of its measurement."""
 
-_UNIQUE_ID = re.compile(r"[!-~]{1,70}")  # RFC 1939 s7
 _PASSING = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE, errno.ETIMEDOUT}
 
 
@@ -156,9 +153,9 @@ class Folder:
         new = []
         for base in sorted(places, key=lambda base: (order.get(base, len(order)), delivered(base))):
             uid = uidls.get(base, base)
-            if uid in taken or not _UNIQUE_ID.fullmatch(uid):
+            if uid in taken or not is_unique_id(uid):
                 uid = base
-            if uid in taken or not _UNIQUE_ID.fullmatch(uid):
+            if uid in taken or not is_unique_id(uid):
                 uid = _digest(base)
             taken.add(uid)
             new.append(MaildirMessage(self, base, uid, places[base]))

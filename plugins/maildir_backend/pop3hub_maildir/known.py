@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from pop3hub.errors import UniqueIdTaken
+from pop3hub import UniqueIdTaken
 from pop3hub_maildir.index import SPARE_LINES, Index
 from pop3hub_maildir.looking import all_places, find
 from pop3hub_maildir.messages import MaildirMessage

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from pop3hub.errors import MaildropInUse, TemporaryFailure
+from pop3hub import MaildropInUse, TemporaryFailure
 from pop3hub_maildir.directories import OpenMaildir
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ import errno
 import os
 from typing import TYPE_CHECKING, NamedTuple
 
-from pop3hub.protocol.downgrade import surrogate_size
+from pop3hub import WireForm, surrogate_size
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -46,45 +46,6 @@ class Measured(NamedTuple):
     stamp: Stamp
 
 
-class Survey:
-    """What octets come to on the wire, found out chunk by chunk.
-
-    octets, ready: as in `Measured`.
-    ascii: it is all ASCII, so that RFC 6858 has nothing to do.
-    """
-
-    __slots__ = ("_last", "ascii", "octets", "ready")
-
-    def __init__(self) -> None:
-        self._last = b"\n"
-        self.octets = 0
-        self.ready = True
-        self.ascii = True
-
-    def feed(self, chunk: bytes) -> None:
-        """Take the next chunk."""
-        if not chunk:
-            return
-        bare = chunk.count(b"\n")
-        if b"\r" in chunk:  # looking for one octet is much faster than counting pairs
-            bare -= chunk.count(b"\r\n")
-        if self._last == b"\r" and chunk.startswith(b"\n"):
-            bare -= 1
-        if self.ready:
-            dotted = b"\n." in chunk or (self._last == b"\n" and chunk.startswith(b"."))
-            self.ready = not (bare or dotted)
-        if self.ascii:
-            self.ascii = chunk.isascii()
-        self._last = chunk[-1:]
-        self.octets += len(chunk) + bare
-
-    def end(self) -> None:
-        """Take in that there are no more chunks."""
-        if self._last != b"\n":
-            self.ready = False
-            self.octets += 2
-
-
 def measure(fd: int) -> Measured:
     """Read a whole file in whatever thread this is called in; raise OSError.
 
@@ -94,13 +55,14 @@ def measure(fd: int) -> Measured:
         stamp = stamp_of(os.fstat(fd))
         if stamp.size > MESSAGE_LIMIT:
             raise OSError(errno.EFBIG, f"larger than {MESSAGE_LIMIT} octets")
-        survey = Survey()
+        form = WireForm()
         for chunk in _chunks(fd, stamp.size):
-            survey.feed(chunk)
-        survey.end()
-        ascii_size = survey.octets if survey.ascii else surrogate_size(_chunks(fd, stamp.size))
+            form.feed(chunk)
+        form.end()
+        ascii_size = form.octets if form.ascii else surrogate_size(_chunks(fd, stamp.size))
         if stamp == stamp_of(os.fstat(fd)):
-            return Measured(survey.octets, survey.ready, ascii_size, stamp)
+            ready = form.wire_ready and not form.changed
+            return Measured(form.octets, ready, ascii_size, stamp)
     raise OSError(errno.EAGAIN, "changes while it is read")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pop3hub.maildrop import PopMessage
+from pop3hub import PopMessage
 from pop3hub_maildir.index import Record
 from pop3hub_maildir.measuring import Measured, Stamp
 

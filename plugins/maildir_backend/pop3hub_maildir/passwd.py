@@ -7,13 +7,11 @@ import hmac
 import os
 import re
 import stat
-import unicodedata
 from typing import TYPE_CHECKING
 
 import structlog
 
-from pop3hub.auth.users import PopUser, prepare
-from pop3hub.errors import ConfigurationError, TemporaryFailure
+from pop3hub import ConfigurationError, PopUser, TemporaryFailure, is_bcrypt, name_key, prepare
 from pop3hub_maildir.scram import KeysOfPassword
 
 if TYPE_CHECKING:
@@ -23,7 +21,6 @@ CLEAR = "{PLAIN}"
 """What `PopUser.password` begins with where the password follows in clear."""
 
 _SCHEME = re.compile(r"\{([^}]*)\}(.*)")
-_BCRYPT = re.compile(r"\$2[aby]\$[0-9]{2}\$[./A-Za-z0-9]{53}")
 _EXTRA = 6  # fields from uid to the extra ones: uid, gid, gecos, home, shell, extra
 _UNDECODED = re.compile(r"[\ud800-\udfff]")
 # Dovecot's extra fields that let only some logins through: pop3hub would let all of them.
@@ -52,7 +49,7 @@ class PasswdFile:
 
     def get(self, name: str) -> PopUser | None:
         """Return a user, whatever the case of the name."""
-        return self._users.get(key_of(name))
+        return self._users.get(name_key(name))
 
     def all(self) -> list[PopUser]:
         """Return the users in the order of their names."""
@@ -78,7 +75,7 @@ class PasswdFile:
             if line.strip() and not line.startswith("#"):
                 user = self._parse(line.rstrip("\r"), number)
                 if user is not None:
-                    users.setdefault(key_of(user.name), user)
+                    users.setdefault(name_key(user.name), user)
         self._users = users
         self._state = state
 
@@ -99,7 +96,7 @@ class PasswdFile:
         scheme, secret = _split(password)
         if scheme == "PLAIN" and secret:
             return PopUser(name, CLEAR + secret, secret=secret, scram=KeysOfPassword(name, secret))
-        if scheme == "BLF-CRYPT" and _BCRYPT.fullmatch(secret):
+        if scheme == "BLF-CRYPT" and is_bcrypt(secret):
             return PopUser(name, secret)
         problem = "only {PLAIN}, {BLF-CRYPT} and bare bcrypt ($2y$...) are supported"
         self._log.warning("passwd.line", file=str(self._path), line=number, problem=problem)
@@ -125,11 +122,6 @@ def _open(path: str, flags: int) -> int:
         return fd
     os.close(fd)
     raise OSError(errno.EINVAL, "not a plain file", path)
-
-
-def key_of(name: str) -> str:
-    """Return the form in which names are compared."""
-    return unicodedata.normalize("NFC", name.casefold())
 
 
 def _split(password: str) -> tuple[str, str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import string
 
-from pop3hub.errors import ConfigurationError
+from pop3hub import ConfigurationError
 from pop3hub_maildir.directories import MaildirPath
 
 NAME_LIMIT = 200

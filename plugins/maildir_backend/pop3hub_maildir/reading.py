@@ -11,7 +11,7 @@ import errno
 import os
 from typing import TYPE_CHECKING
 
-from pop3hub.errors import TemporaryFailure
+from pop3hub import TemporaryFailure
 from pop3hub_maildir.measuring import CHUNK, stamp_of
 from pop3hub_maildir.threads import LIMIT
 

@@ -8,7 +8,7 @@ import secrets
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from pop3hub.auth.scram import SCRAM_HASHES, SCRAM_SALT, scram_keys
+from pop3hub import SCRAM_HASHES, SCRAM_SALT, scram_keys
 
 _PURPOSE = b"pop3hub maildir SCRAM salts"
 

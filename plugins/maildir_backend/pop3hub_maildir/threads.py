@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import structlog
 
-from pop3hub.errors import TemporaryFailure
+from pop3hub import TemporaryFailure
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable

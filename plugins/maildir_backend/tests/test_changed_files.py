@@ -141,7 +141,7 @@ async def test_sizes_of_large_mail_outside_ascii_are_known_before_it_is_sent(ser
     header = "Subject: Gr\u00fc\u00dfe aus K\u00f6ln\r\n\r\n".encode()
     contents = header + b"0123456789abcd\r\n" * 600_000
     mailbox.put("1.M1P1.host", contents)
-    await server.plugins.store_message("luke", contents)
+    await server.store.store_message("luke", contents)
 
     async with mailbox.serve() as another:
         for running in (server, another):

@@ -140,8 +140,8 @@ async def test_ids_that_a_migration_saved_are_shown_as_dovecot_shows_them(doveco
 async def test_what_pop3hub_delivers_moves_and_removes_is_right_for_dovecot(dovecot):
     (dovecot.maildir / "new" / "1700000001.M1P1.host").write_bytes(b"Subject: 1\n\nhi\n")
     async with serve(dovecot) as server:
-        await server.plugins.store_message("luke", b"Subject: 2\r\n\r\nhi\r\n")
-        await server.plugins.store_message("luke", b"Subject: 3\n\n.hi\n")
+        await server.store.store_message("luke", b"Subject: 2\r\n\r\nhi\r\n")
+        await server.store.store_message("luke", b"Subject: 3\n\n.hi\n")
         async with Dialogue(server) as dialogue:
             await dialogue.login("luke", "hello")
             await dialogue.say("DELE 1")

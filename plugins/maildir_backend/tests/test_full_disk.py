@@ -80,16 +80,16 @@ async def test_a_full_disk_refuses_nobody_who_wants_to_make_room(
 
 async def test_a_delivery_to_a_full_disk_is_refused_and_leaves_nothing(mailbox, disk, capsys):
     async with mailbox.serve() as server:
-        await server.plugins.store_message("luke", b"Subject: x\r\n\r\n")
+        await server.store.store_message("luke", b"Subject: x\r\n\r\n")
         fill_room(disk)
         for contents in (b"x" * 10_000, b"Subject: y\r\n\r\n"):
             for uid in (None, "theirs"):
                 with pytest.raises(TemporaryFailure):
-                    await server.plugins.store_message("luke", contents, uid)
+                    await server.store.store_message("luke", contents, uid)
         (disk / "filler").unlink()
         assert [] == mailbox.names("tmp")
         assert 1 == len(mailbox.names("new"))
-        assert "theirs" == await server.plugins.store_message("luke", b"Subject: y\r\n", "theirs")
+        assert "theirs" == await server.store.store_message("luke", b"Subject: y\r\n", "theirs")
     assert "maildir.failed" in capsys.readouterr().out
 
 

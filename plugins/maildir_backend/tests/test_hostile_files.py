@@ -178,7 +178,7 @@ async def test_no_link_leads_into_another_maildir(mailbox, other, link):
         if link != "tmp":
             assert (await log_in(server)).startswith(b"-ERR [SYS/PERM]")
         with pytest.raises(Exception, match="maildrop-damaged"):
-            await server.plugins.store_message("luke", b"Subject: x\n\n")
+            await server.store.store_message("luke", b"Subject: x\n\n")
 
     assert before == sorted(other.rglob("*"))
 
@@ -216,7 +216,7 @@ async def test_as_root_a_folder_of_another_owner_is_not_entered(mailbox, folder)
         assert (await log_in(server)).startswith(b"+OK")
         os.chown(mailbox.path / folder, 1234, 1234)
         with pytest.raises(Exception, match="maildrop-damaged"):
-            await server.plugins.store_message("luke", b"Subject: x\n\n")
+            await server.store.store_message("luke", b"Subject: x\n\n")
         if folder != "tmp":
             assert (await log_in(server)).startswith(b"-ERR [SYS/PERM]")
 
@@ -244,7 +244,7 @@ async def test_as_root_what_is_made_belongs_to_the_maildirs_owner(mailbox):
         path.rmdir() if path != mailbox.path else None
     mailbox.path.rmdir()
     async with mailbox.serve() as server:
-        await server.plugins.store_message("luke", b"Subject: x\n\n")
+        await server.store.store_message("luke", b"Subject: x\n\n")
         assert (await log_in(server)).startswith(b"+OK")
 
     made = [mailbox.path, *mailbox.path.rglob("*")]
@@ -278,7 +278,7 @@ async def test_maildirs_that_hang_keep_nobody_else_out_and_delay_no_shutdown(
         replies = await asyncio.gather(*stuck, log_in(server))
         assert (await log_in(server)).startswith(b"+OK")
         with pytest.raises(TemporaryFailure):
-            await server.plugins.store_message(names[0], b"Subject: x\n\n")
+            await server.store.store_message(names[0], b"Subject: x\n\n")
         began = time.monotonic()
     assert time.monotonic() - began < 5
     assert not any(reply.startswith(b"+OK") for reply in replies[:-1])

@@ -197,7 +197,7 @@ async def test_the_index_is_written_anew_when_most_of_it_is_of_removed_messages(
 
 
 async def test_an_imported_unique_id_is_in_the_index_before_the_message_shows(server, mailbox):
-    assert "their-uid" == await server.plugins.store_message("luke", b"Subject: x\n\n", "their-uid")
+    assert "their-uid" == await server.store.store_message("luke", b"Subject: x\n\n", "their-uid")
 
     async with mailbox.serve() as another:
         assert ["their-uid"] == await uidl(another)
@@ -315,7 +315,7 @@ async def test_a_delivery_is_on_disk_before_it_is_answered_for(server, mailbox, 
         os, "fsync", lambda fd: synced.append(Path(f"/proc/self/fd/{fd}").readlink())
     )
 
-    uid = await server.plugins.store_message("luke", b"Subject: x\n\n")
+    uid = await server.store.store_message("luke", b"Subject: x\n\n")
 
     written = mailbox.path / "tmp" / uid.partition(",")[0]
     assert [written, mailbox.path / "new"] == synced

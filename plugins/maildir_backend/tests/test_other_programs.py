@@ -159,13 +159,13 @@ async def test_old_mail_expires_while_it_is_renamed(mailbox):
 
 async def test_a_unique_id_is_not_given_twice_while_its_message_is_renamed(server, mailbox):
     fill(mailbox, 500)
-    await server.plugins.store_message("luke", b"Subject: x\r\n\r\n", "their-uid")
+    await server.store.store_message("luke", b"Subject: x\r\n\r\n", "their-uid")
     async with Dialogue(server) as dialogue:
         await dialogue.login("luke", "hello")
     with renaming(mailbox):
         for _ in range(20):
             with pytest.raises(Exception, match="unique-id-taken"):
-                await server.plugins.store_message("luke", b"Subject: y\r\n\r\n", "their-uid")
+                await server.store.store_message("luke", b"Subject: y\r\n\r\n", "their-uid")
 
 
 async def test_new_mail_never_takes_the_place_of_another_message(server, mailbox):

@@ -142,7 +142,7 @@ async def test_local_part_and_domain_stand_in_the_pattern(mailbox, tmp_path):
     mailbox.passwd.write_text("luke@x@example.org:{PLAIN}hello\nplain:{PLAIN}hello\n")
     mailbox.options["maildir_path"] = f"{tmp_path}/mail/{{domain}}/{{local}}"
     async with mailbox.serve() as server:
-        await server.plugins.store_message("luke@x@example.org", b"Subject: x\n\n")
+        await server.store.store_message("luke@x@example.org", b"Subject: x\n\n")
         async with Dialogue(server) as dialogue:
             assert (await dialogue.login("plain", "hello")).startswith(b"-ERR [SYS/PERM]")
 

@@ -14,19 +14,27 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 import structlog
 
-from pop3hub.auth.users import PopUser, prepare
-from pop3hub.errors import ConfigurationError, MaildropNotEmpty, NoSuchUser, UniqueIdTaken
-from pop3hub.hooks.specs import hookimpl
-from pop3hub.mailbox_files import Found, find
-from pop3hub.maildrop import PopMessage, Snapshot
+from pop3hub import (
+    ConfigurationError,
+    MaildropNotEmpty,
+    NoSuchUser,
+    PopMessage,
+    PopUser,
+    Snapshot,
+    UniqueIdTaken,
+    hookimpl,
+    is_bcrypt,
+    name_key,
+    prepare,
+)
+from pop3hub.mailbox_files import SourceMessage, find_messages
 from pop3hub.protocol.message import is_wire_ready, wire_form
-from pop3hub_memory.users import is_bcrypt, key_of, parse_user, read_users
+from pop3hub_memory.users import parse_user, read_users
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 
-    from pop3hub.server.server import PopServer
-    from pop3hub.session.session import Session
+    from pop3hub import Server, Session
 
 __all__ = ["MemoryBackend"]
 
@@ -96,13 +104,13 @@ class MemoryBackend:
         self._mail = _path(options.get("memory_mail"))
 
     @hookimpl
-    async def startup(self, server: PopServer | None) -> None:  # noqa: ARG002 - the hook's argument
+    async def startup(self, server: Server | None) -> None:  # noqa: ARG002 - the hook's argument
         """Read users and mail."""
         users = [parse_user(text, "--memory-user") for text in self._given]
         if self._users_file is not None:
             users += await _in_thread(read_users, self._users_file)
         for user in users:
-            if self._users.setdefault(key_of(user.name), user) is not user:
+            if self._users.setdefault(name_key(user.name), user) is not user:
                 raise ConfigurationError(f"two users are named {user.name!r}")
         if self._mail is not None:
             self._maildrops |= await _in_thread(self._read_mail, self._mail)
@@ -116,12 +124,12 @@ class MemoryBackend:
             entries = [entry for entry in mail.iterdir() if not entry.name.startswith(".")]
         except OSError as exc:
             raise ConfigurationError(f"--memory-mail {mail}: {exc.strerror}") from exc
-        return {key_of(entry.name): self._read_maildrop(entry) for entry in entries}
+        return {name_key(entry.name): self._read_maildrop(entry) for entry in entries}
 
     def _read_maildrop(self, path: Path) -> dict[str, PopMessage]:
         maildrop: dict[str, PopMessage] = {}
-        for found in find(path, uidls=True):
-            if isinstance(found, Found):
+        for found in find_messages(path, uidls=True):
+            if isinstance(found, SourceMessage):
                 contents = found.contents()
                 _add(maildrop, _distinct(found.uid or _digest(contents), maildrop), contents)
             elif found.readable:
@@ -135,27 +143,27 @@ class MemoryBackend:
     @hookimpl
     def get_user(self, name: str) -> PopUser | None:
         """Look a user up, whatever the case of the name."""
-        return self._users.get(key_of(name))
+        return self._users.get(name_key(name))
 
     @hookimpl
     def compare_password(self, raw: str, hash: str, user: PopUser) -> bool | None:  # noqa: A002 - the hook's name
         """Compare our users' clear passwords; leave bcrypt, and other plugins' users, to others."""
-        if is_bcrypt(hash) or self._users.get(key_of(user.name)) is not user:
+        if is_bcrypt(hash) or self._users.get(name_key(user.name)) is not user:
             return None
         return hmac.compare_digest(_prepared(raw), _prepared(hash))
 
     @hookimpl
     def store_user(self, user: PopUser, replace: bool) -> bool:  # noqa: FBT001 - the hook's argument
         """Keep a user as given, its password in clear or as bcrypt hash."""
-        if (key_of(user.name) in self._users) is not replace:
+        if (name_key(user.name) in self._users) is not replace:
             return False
-        self._users[key_of(user.name)] = user
+        self._users[name_key(user.name)] = user
         return True
 
     @hookimpl
     def remove_user(self, name: str, with_mail: bool) -> bool:  # noqa: FBT001 - the hook's argument
         """Remove a user, and the maildrop."""
-        key = key_of(name)
+        key = name_key(name)
         if key not in self._users:
             return False
         if self._maildrops.get(key) and not with_mail:
@@ -175,7 +183,7 @@ class MemoryBackend:
     @hookimpl
     def receive_messages(self, user: PopUser) -> Sequence[PopMessage]:
         """Return the maildrop; one that nothing was stored in is empty."""
-        key = key_of(user.name)
+        key = name_key(user.name)
         if key not in self._maildrops:
             return ()
         if key not in self._snapshots:
@@ -186,7 +194,7 @@ class MemoryBackend:
     def delete_messages(self, messages: Sequence[PopMessage], session: Session) -> int:
         """Forget the messages; the files that they came from stay."""
         assert session.user is not None  # noqa: S101 - for the type checker: there is no UPDATE without a user
-        key = key_of(session.user.name)
+        key = name_key(session.user.name)
         maildrop = self._maildrops.get(key, {})
         self._snapshots.pop(key, None)
         for message in messages:
@@ -202,7 +210,7 @@ class MemoryBackend:
             contents = b"".join([chunk async for chunk in contents])
         if len(contents) > INLINE:
             contents = await asyncio.to_thread(wire_form, contents)
-        key = key_of(name)
+        key = name_key(name)
         if key not in self._users and key not in self._maildrops:
             raise NoSuchUser(name=name)
         maildrop = self._maildrops.setdefault(key, {})

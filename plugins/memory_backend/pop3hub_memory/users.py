@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from pop3hub.auth.scram import SCRAM_HASHES, scram_keys
-from pop3hub.auth.users import PopUser
-from pop3hub.errors import ConfigurationError
+from pop3hub import SCRAM_HASHES, ConfigurationError, PopUser, is_bcrypt, scram_keys
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -17,18 +14,7 @@ if TYPE_CHECKING:
 SCRAM_ITERATIONS = 4096
 """The least of RFC 5802 s5.1: these keys never leave the memory that the password is in, too."""
 
-_BCRYPT = re.compile(r"\$2[aby]\$[0-9]{2}\$[./A-Za-z0-9]{53}")
 _NOT_IN_NAMES = re.compile(r"[/\x00-\x1f\x7f]")
-
-
-def is_bcrypt(password: str) -> bool:
-    """Return whether a stored password is a bcrypt hash, and not the password itself."""
-    return _BCRYPT.fullmatch(password) is not None
-
-
-def key_of(name: str) -> str:
-    """Return the form in which names are compared."""
-    return unicodedata.normalize("NFC", name.casefold())
 
 
 def parse_user(text: str, origin: str) -> PopUser:

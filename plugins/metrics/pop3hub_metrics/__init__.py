@@ -24,7 +24,7 @@ from pop3hub_metrics.shared_memory import SharedMemory
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from pop3hub import PopServer
+    from pop3hub import Server
     from pop3hub_metrics.samples import Samples
 
 __all__ = ["Metrics"]
@@ -53,7 +53,7 @@ class Metrics:
         self._ready_patience = ready_patience
         self._shared = SharedMemory()
         self._address: tuple[str, int] | None = None
-        self._server: PopServer | None = None
+        self._server: Server | None = None
         self._inherited: Samples = {}
         self._lag = samples.Lag()
         self._expose: Callable[[Samples, str], tuple[bytes, str]] | None = None
@@ -84,7 +84,7 @@ class Metrics:
         self._address = parse(given) if given else None
 
     @hookimpl
-    async def startup(self, server: PopServer | None) -> None:
+    async def startup(self, server: Server | None) -> None:
         """Listen and begin to measure, unless this is a command that serves no mail."""
         if server is None or self._address is None:
             return
@@ -141,7 +141,7 @@ class Metrics:
         self._lag.add(max(0.0, now - due))
         self._shared.write(self._own(self._server))
 
-    def _own(self, server: PopServer) -> Samples:
+    def _own(self, server: Server) -> Samples:
         """Return the counts of this process, and those that it took over from one that ended."""
         own = samples.collect(server, self._lag)
         samples.add(own, self._inherited)
@@ -168,7 +168,7 @@ class Metrics:
         return Answer(HTTPStatus.OK, b"ok\n")
 
 
-async def _why_not_ready(server: PopServer, patience: float) -> str:
+async def _why_not_ready(server: Server, patience: float) -> str:
     """Return why no login could be served now, in words that anyone may read; "" if one could.
 
     An exception's own text may hold a password, such as that of a database's URI: only the log
@@ -178,14 +178,13 @@ async def _why_not_ready(server: PopServer, patience: float) -> str:
         return "the server accepts no connections: it is starting or stopping"
     try:
         async with asyncio.timeout(patience):
-            await server.plugins.ready()
+            await server.ready()
     except TimeoutError:
         return f"no answer within {patience:g} seconds"
     except PluginFailure as exc:
         return f"{exc}; see the log"
     except PopError as exc:
-        text = server.context.catalogue.default.text(exc.text_id, ascii=True, **exc.fields)
-        return text.decode() + (f" [{exc.code}]" if exc.code else "")
+        return server.text(exc) + (f" [{exc.code}]" if exc.code else "")
     return ""
 
 

@@ -10,10 +10,10 @@ from bisect import bisect_left
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from pop3hub.hooks.registry import BOUNDS
+from pop3hub import CALL_BOUNDS
 
 if TYPE_CHECKING:
-    from pop3hub import PopServer
+    from pop3hub import Server
 
     Samples = dict[tuple[str, ...], list[float]]
     """By metric and label values: one number, or the buckets of a histogram and their sum."""
@@ -67,7 +67,7 @@ METRICS = {
             "Time that calls of plugins took.",
             labels=("hook", "plugin"),
             kind="histogram",
-            bounds=BOUNDS,
+            bounds=CALL_BOUNDS,
         ),
         Metric(
             "pop3hub_hook_failures",
@@ -97,14 +97,14 @@ class Lag:
         self.values[-1] += seconds
 
 
-def collect(server: PopServer, lag: Lag) -> Samples:
+def collect(server: Server, lag: Lag) -> Samples:
     """Return the values of this process."""
     stats = server.stats
     samples: Samples = {
         ("pop3hub_accepted_connections",): [stats.accepted],
         ("pop3hub_connections",): [stats.connections],
         ("pop3hub_refused_connections",): [stats.refused],
-        ("pop3hub_sessions",): [server.sessions],
+        ("pop3hub_sessions",): [len(server.sessions)],
         ("pop3hub_commands",): [stats.commands],
         ("pop3hub_retrieved_messages",): [stats.retrieved],
         ("pop3hub_retrieved_octets",): [stats.octets],
@@ -116,7 +116,7 @@ def collect(server: PopServer, lag: Lag) -> Samples:
         samples["pop3hub_ended_sessions", tls or "none", reason] = [number]
     for (mechanism, result), number in stats.attempts.items():
         samples["pop3hub_logins", mechanism, result] = [number]
-    for (hook, plugin), calls in server.plugins.calls.items():
+    for (hook, plugin), calls in server.calls.items():
         if calls.number:
             samples["pop3hub_hook_seconds", hook, plugin] = [*calls.spans, calls.seconds]
             samples["pop3hub_hook_failures", hook, plugin] = [calls.failures]

@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from pop3hub.errors import ConfigurationError, MaildropNotEmpty, PermanentFailure
-from pop3hub.hooks.specs import hookimpl
+from pop3hub import ConfigurationError, MaildropNotEmpty, PermanentFailure, hookimpl
 from pop3hub_mongo.messages import MongoMessage
 from pop3hub_mongo.options import DEFAULT_DATABASE, STANDARD_INPUT, MongoOptions, options
 
@@ -26,10 +25,7 @@ if TYPE_CHECKING:
 
     import click
 
-    from pop3hub.auth.users import PopUser
-    from pop3hub.maildrop import PopMessage
-    from pop3hub.server.server import PopServer
-    from pop3hub.session.session import Session
+    from pop3hub import PopMessage, PopUser, Server, Session
     from pop3hub_mongo.driver import Driver
     from pop3hub_mongo.failures import Failures
     from pop3hub_mongo.lease import Leases
@@ -116,7 +112,7 @@ class MongoBackend:
             self.options = replace(self.options, uri=self._piped_uri, uri_file=None)
 
     @hookimpl
-    async def startup(self, server: PopServer | None) -> None:
+    async def startup(self, server: Server | None) -> None:
         """Connect, make indexes, begin to keep leases; sweep in the background if this serves."""
         from pop3hub_mongo.driver import Driver  # noqa: PLC0415 - see the module's docstring
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from bson import Binary
 from pymongo.errors import PyMongoError
 
-from pop3hub.errors import TemporaryFailure
+from pop3hub import TemporaryFailure
 from pop3hub_mongo.wire import WireForm, has_ascii_headers
 
 if TYPE_CHECKING:

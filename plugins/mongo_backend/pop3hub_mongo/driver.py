@@ -19,7 +19,7 @@ from pymongo.errors import ConfigurationError as NoDefault
 from pymongo.errors import InvalidURI, OperationFailure, PyMongoError
 from pymongo.read_concern import ReadConcern
 
-from pop3hub.errors import ConfigurationError, TemporaryFailure
+from pop3hub import ConfigurationError, TemporaryFailure
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator

@@ -17,7 +17,7 @@ import structlog
 from pymongo import IndexModel, ReturnDocument, WriteConcern
 from pymongo.errors import DuplicateKeyError, PyMongoError
 
-from pop3hub.errors import MaildropInUse
+from pop3hub import MaildropInUse
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

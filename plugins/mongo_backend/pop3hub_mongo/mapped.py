@@ -12,8 +12,7 @@ import structlog
 from pymongo import IndexModel
 from pymongo.errors import BulkWriteError
 
-from pop3hub.auth.users import PopUser
-from pop3hub.errors import PermanentFailure
+from pop3hub import PermanentFailure, PopUser
 from pop3hub.protocol.message import wire_form
 from pop3hub_mongo.messages import MongoMessage
 from pop3hub_mongo.own import USERS_PAGE
@@ -22,7 +21,7 @@ from pop3hub_mongo.wire import has_ascii_headers
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
-    from pop3hub.maildrop import PopMessage
+    from pop3hub import PopMessage
     from pop3hub_mongo.schema import MongoSchema
 
 PAGE = 1_000

@@ -6,7 +6,7 @@ from typing import Any
 
 from bson import ObjectId
 
-from pop3hub.maildrop import PopMessage
+from pop3hub import PopMessage
 
 
 class MongoMessage(PopMessage):

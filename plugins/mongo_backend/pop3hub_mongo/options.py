@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from pop3hub.errors import ConfigurationError
+from pop3hub import ConfigurationError
 from pop3hub_mongo.schema import MongoSchema
 
 if TYPE_CHECKING:

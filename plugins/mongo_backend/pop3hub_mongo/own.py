@@ -15,15 +15,14 @@ from bson import Binary, ObjectId
 from pymongo import IndexModel
 from pymongo.errors import DuplicateKeyError
 
-from pop3hub.auth.users import PopUser
-from pop3hub.errors import NoSuchUser, PermanentFailure, UniqueIdTaken
+from pop3hub import NoSuchUser, PermanentFailure, PopUser, UniqueIdTaken
 from pop3hub_mongo.bodies import CHUNK_INDEX, Bodies
 from pop3hub_mongo.messages import MongoMessage
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
-    from pop3hub.maildrop import PopMessage
+    from pop3hub import PopMessage
     from pop3hub_mongo.driver import Driver
 
 PAGE = 5_000

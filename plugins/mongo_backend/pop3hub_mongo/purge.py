@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pymongo.errors import AutoReconnect
 
-from pop3hub.errors import TemporaryFailure
+from pop3hub import TemporaryFailure
 from pop3hub_mongo.lease import KEPT
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from pop3hub.errors import ConfigurationError
+from pop3hub import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -16,7 +16,7 @@ import structlog
 from bson import ObjectId
 from pymongo.errors import DuplicateKeyError, PyMongoError
 
-from pop3hub.errors import MaildropInUse, PopError
+from pop3hub import MaildropInUse, PopError
 from pop3hub_mongo.bodies import CHUNK_INDEX
 from pop3hub_mongo.lease import PURGE_INDEX
 from pop3hub_mongo.options import YOUNG

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
     from pathlib import Path
 
-    from pop3hub import PopServer, PopUser, Session
+    from pop3hub import PopUser, Server, Session
     from pop3hub_oauth.tokens import JwtVerifier
 
 __all__ = ["BearerTokens"]
@@ -96,7 +96,7 @@ class BearerTokens:
             self._settings = _checked({**self._settings, **given, "claim": claim})
 
     @hookimpl
-    async def startup(self, server: PopServer | None) -> None:
+    async def startup(self, server: Server | None) -> None:
         """Read the issuer's keys, unless nothing is served."""
         if server is None or not self.verifies_tokens:
             return
@@ -104,7 +104,7 @@ class BearerTokens:
             raise ConfigurationError("one instance of BearerTokens can't serve two servers")
         from pop3hub_oauth.tokens import JwtVerifier  # noqa: PLC0415 - see the module's docstring
 
-        self._find_user = server.plugins.get_user
+        self._find_user = server.store.find_user
         verifier = JwtVerifier(**self._settings)
         await verifier.start()
         self._verifier = verifier

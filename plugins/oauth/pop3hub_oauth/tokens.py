@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import jwt
 
-from pop3hub.auth.users import prepare
+from pop3hub import prepare
 from pop3hub_oauth.keys import ALGORITHMS, KeySet
 
 if TYPE_CHECKING:

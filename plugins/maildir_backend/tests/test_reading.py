@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from pop3hub import WireForm
 from pop3hub.protocol.message import MessageEncoder
 from pop3hub.testing import Dialogue
-from pop3hub_maildir.measuring import Survey
 
 
 async def ask(server, *lines) -> list[bytes]:
@@ -28,20 +28,20 @@ async def uidl(server) -> list[str]:
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 100])
-def test_a_survey_foretells_what_the_encoder_sends(size):
+def test_the_wire_form_foretells_what_the_encoder_sends(size):
     """All messages of up to six octets of these kinds, in chunks of every small size."""
     for length in range(7):
         for octets in itertools.product(b"\r\n.a", repeat=length):
             contents = bytes(octets)
-            survey, encoder = Survey(), MessageEncoder()
+            form, encoder = WireForm(), MessageEncoder()
             chunks = [contents[at : at + size] for at in range(0, length, size)]
             for chunk in chunks:
-                survey.feed(chunk)
-            survey.end()
+                form.feed(chunk)
+            form.end()
             sent = b"".join([encoder.feed(chunk) for chunk in chunks]) + encoder.end()
 
-            assert encoder.octets == survey.octets, contents
-            assert (sent == contents + b".\r\n") is survey.ready, contents
+            assert encoder.octets == form.octets, contents
+            assert (sent == contents + b".\r\n") is (form.wire_ready and not form.changed), contents
 
 
 def open_files() -> int:

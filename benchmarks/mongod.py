@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING
 import bcrypt
 import mail
 
-from pop3hub import PopUser
-from pop3hub.hooks.caller import Plugins
+from pop3hub import PopUser, open_store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -75,27 +74,22 @@ def fill(uri: str, scale: mail.Scale) -> None:
 async def _fill(uri: str, scale: mail.Scale) -> None:
     from pop3hub_mongo import MongoBackend  # noqa: PLC0415 - only where it is measured
 
-    plugins = Plugins(MongoBackend())
-    plugins.configure({"mongo_uri": uri})
-    await plugins.startup(None)
-    try:
+    async with open_store(MongoBackend(), {"mongo_uri": uri}) as opened:
         hashed = bcrypt.hashpw(mail.PASSWORD.encode(), bcrypt.gensalt(COST)).decode()
         room = asyncio.Semaphore(AT_ONCE)
 
         async def store_user(name: str) -> None:
             async with room:
-                await plugins.store_user(PopUser(name, hashed), replace=False)
+                await opened.store_user(PopUser(name, hashed), replace=False)
 
         async def store(name: str, number: int, octets: int, *, ready: bool) -> None:
             async with room:
                 contents = mail.message(number, octets, ready=ready)
-                await plugins.store_message(name, contents, f"{number:08x}")
+                await opened.store_message(name, contents, f"{number:08x}")
 
         await asyncio.gather(*map(store_user, mail.users(scale)))
         for name, count, octets, ready in mail.maildrops(scale):
             await asyncio.gather(*(store(name, n, octets, ready=ready) for n in range(count)))
-    finally:
-        await plugins.shutdown(None)
 
 
 def _await_listening(port: int) -> None:

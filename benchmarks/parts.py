@@ -18,7 +18,7 @@ from serve import MadeUp
 
 from pop3hub import PopUser, hookimpl, protocol
 from pop3hub.cli import logs
-from pop3hub.hooks.caller import Plugins
+from pop3hub.hooks.plugins import Plugins
 from pop3hub.i18n.catalogue import Catalogue
 
 if TYPE_CHECKING:

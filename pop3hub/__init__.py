@@ -28,6 +28,7 @@ from pop3hub.errors import (
     TemporaryFailure,
     UniqueIdTaken,
 )
+from pop3hub.hooks.callbacks import Callbacks
 from pop3hub.hooks.interfaces import (
     CALL_BOUNDS,
     Server,
@@ -39,6 +40,7 @@ from pop3hub.hooks.interfaces import (
 )
 from pop3hub.hooks.specs import hookimpl
 from pop3hub.hooks.store import open_store
+from pop3hub.i18n import LanguageName, get_language
 from pop3hub.maildrop import PopMessage, Snapshot, is_unique_id
 from pop3hub.peer import Peer, Tls, is_loopback, parse_host_and_port
 from pop3hub.protocol.downgrade import surrogate_size
@@ -51,9 +53,11 @@ __all__ = [
     "SCRAM_HASHES",
     "SCRAM_SALT",
     "AuthenticationFailed",
+    "Callbacks",
     "CommandError",
     "ConfigurationError",
     "Exchange",
+    "LanguageName",
     "Limits",
     "LoginDelayed",
     "MaildropInUse",
@@ -79,6 +83,7 @@ __all__ = [
     "Tls",
     "UniqueIdTaken",
     "WireForm",
+    "get_language",
     "hookimpl",
     "is_bcrypt",
     "is_loopback",

@@ -1,4 +1,4 @@
-"""Every error of pop3hub: what a client hears, and what only an operator does.
+"""What a client hears as an error, and what only an operator does.
 
 A `PopError` knows its response code (RFC 2449 s8, RFC 3206, RFC 6856 s5) and the id of its text
 in `languages/en.toml`; the text itself is the catalogue's. Nothing here writes to a socket.
@@ -10,32 +10,45 @@ from typing import Any
 
 
 class PopError(Exception):
-    """An error that a client is told as one `-ERR` line.
+    """An error that a client hears as one `-ERR` line.
 
-    `text_id` names the text in the language catalogue and `fields` fill its placeholders; `code`
-    is the response code without brackets, or None. Each class has defaults for both.
+    detail: what the operator reads in the log, such as another error; a client never hears it.
+    text_id: which text the client hears, an id of `languages/en.toml`; `fields` fill its
+        placeholders. code: the response code without brackets, or None. Each class has its own.
     """
 
     code: str | None = None
     text_id: str = "temporary-failure"
 
     def __init__(
-        self, text_id: str | None = None, *, code: str | None = None, **fields: Any
+        self,
+        detail: object = "",
+        *,
+        text_id: str | None = None,
+        code: str | None = None,
+        **fields: Any,
     ) -> None:
+        self.detail = detail
         self.text_id = text_id or type(self).text_id
         self.code = code or type(self).code
         self.fields = fields
-        super().__init__(self.text_id, fields)
+        super().__init__(detail)
 
     def __str__(self) -> str:
         facts = " ".join(f"{key}={value}" for key, value in self.fields.items())
-        return f"{self.text_id} {facts}".rstrip()
+        known = f"{self.text_id} {facts}".rstrip()
+        return f"{known}: {self.detail}" if self.detail else known
 
 
 class CommandError(PopError):
     """The command can't be carried out as it was sent: verb, state, arguments or number."""
 
     text_id = "unknown-command"
+
+    def __init__(
+        self, text_id: str | None = None, *, code: str | None = None, **fields: Any
+    ) -> None:
+        super().__init__(text_id=text_id, code=code, **fields)
 
 
 class AuthenticationFailed(PopError):
@@ -81,17 +94,26 @@ class NoSuchUser(PermanentFailure):
 
     text_id = "no-such-user"
 
+    def __init__(self, name: str = "") -> None:
+        super().__init__(name=name)
+
 
 class MaildropNotEmpty(PermanentFailure):
     """A user can't be removed while messages are kept for them."""
 
     text_id = "maildrop-not-empty"
 
+    def __init__(self, name: str = "") -> None:
+        super().__init__(name=name)
+
 
 class UniqueIdTaken(PermanentFailure):
     """The maildrop already holds a message of this unique-id (RFC 1939 s7)."""
 
     text_id = "unique-id-taken"
+
+    def __init__(self, uid: str | None = "") -> None:
+        super().__init__(uid=uid)
 
 
 class PluginFailure(TemporaryFailure):
@@ -104,6 +126,13 @@ class PluginFailure(TemporaryFailure):
 
     def __str__(self) -> str:
         return f"{self.hook} of plugin {self.plugin} failed"
+
+
+class WrongAnswer(TypeError):
+    """What a plugin gave is not what its hook asks for; one line says what came and what should.
+
+    Never sent to a client: the session ends as for any `PluginFailure`.
+    """
 
 
 class ConfigurationError(ValueError):

@@ -10,7 +10,7 @@ import hashlib
 import re
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pop3hub.errors import CommandError, PermanentFailure
+from pop3hub.errors import CommandError, PermanentFailure, WrongAnswer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
@@ -36,7 +36,7 @@ class PopMessage:
 
     uid: the unique-id, 1 to 70 characters 0x21 to 0x7E, never reused here (RFC 1939 s7).
     size: octets with CRLF line ends, before dot-stuffing (RFC 1939 s11).
-    contents: the message's octets if they are at hand; any line ends.
+    contents: the message's octets if they are at hand, any line ends; text is sent as UTF-8.
     wire_ready: the contents have CRLF line ends, end in CRLF, and no line begins with a dot: they
         are sent as they are.
     ascii_size: octets of the RFC 6858 surrogate in the same form, `size` where none is needed; None
@@ -49,14 +49,19 @@ class PopMessage:
         self,
         uid: str,
         size: int,
-        contents: bytes | None = None,
+        contents: bytes | str | None = None,
         *,
         wire_ready: bool = False,
         ascii_size: int | None = None,
     ) -> None:
+        if isinstance(contents, str):
+            contents = contents.encode()
+        elif contents is not None and not isinstance(contents, bytes):
+            came = type(contents).__name__  # type: ignore[unreachable]
+            raise WrongAnswer(f"PopMessage takes contents as bytes, text or None, not as {came}")
         self.uid = uid
         self.size = size
-        self.contents = contents
+        self.contents: bytes | None = contents
         self.wire_ready = wire_ready
         self.ascii_size = ascii_size
 
@@ -115,12 +120,12 @@ class Listing:
         self._seen.update(uids)
         if len(self._seen) - before != len(uids):
             self._log.error("maildrop.duplicate_uid", user=self._user)
-            raise PermanentFailure("maildrop-damaged")
+            raise PermanentFailure(text_id="maildrop-damaged")
         for number, message in enumerate(page, first):
             size = message.size
             if type(size) is not int or size < 0:
                 self._log.error("maildrop.bad_size", user=self._user, uid=message.uid)
-                raise PermanentFailure("maildrop-damaged")
+                raise PermanentFailure(text_id="maildrop-damaged")
             self.octets += size
             if message.ascii_size is None:
                 self.unmeasured.append(number)

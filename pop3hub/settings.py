@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypedDict
 
 if TYPE_CHECKING:
     from ipaddress import IPv4Network, IPv6Network
@@ -82,3 +82,20 @@ class Settings:
     exempt: tuple[IPv4Network | IPv6Network, ...] = ()
     """Networks without limits by address: a webmail server, say, from which all users come."""
     limits: Limits = field(default_factory=Limits)
+
+
+class SettingArguments(TypedDict, total=False):
+    """The fields of `Settings` as keywords of `PopServer`."""
+
+    name: str
+    apop: bool
+    cram_md5: bool
+    scram: bool | None
+    allow_plaintext: bool
+    failure_delay: float
+    password_cache: float
+    login_delay: int
+    expire: int | None
+    internationalized: Literal["downgrade", "reject", "raw"]
+    exempt: tuple[IPv4Network | IPv6Network, ...]
+    limits: Limits

@@ -69,7 +69,7 @@ class Streamed(PopMessage):
         await self.store.called("load_contents")
         contents = self.store.mail[self.user].get(self.uid)
         if contents is None:
-            raise PermanentFailure("message-gone")
+            raise PermanentFailure(text_id="message-gone")
         return self._chunks(contents)
 
     async def _chunks(self, contents: bytes) -> AsyncIterator[bytes]:

@@ -73,7 +73,7 @@ def test_it_takes_part_once_it_is_installed(tmp_path):
     build = ["--no-deps", "--no-build-isolation", "--no-index", "--target", tmp_path, EXAMPLE]
     subprocess.run([*pip, *build], check=True, timeout=60)
     program = (
-        "from pop3hub.discovery import load_extensions;"
+        "from pop3hub.hooks.discovery import load_extensions;"
         "print([(p.name, p.origin, type(p.instance).__name__) for p in load_extensions()])"
     )
 

@@ -110,5 +110,5 @@ def test_required_callbacks_are_required():
 
 
 def test_a_name_that_is_no_callback_and_no_setting_is_an_error():
-    with pytest.raises(TypeError, match="get_users"):
+    with pytest.raises(ConfigurationError, match="get_users"):
         server(get_users=lambda name: None)

@@ -20,9 +20,9 @@ from pop3hub import (
     TemporaryFailure,
     hookimpl,
 )
-from pop3hub.hooks.caller import Plugins
 from pop3hub.hooks.defaults import Defaults
 from pop3hub.hooks.interfaces import CALL_BOUNDS
+from pop3hub.hooks.plugins import Plugins
 from pop3hub.hooks.store import BackendStore
 from pop3hub.maildrop import PAGE
 from pop3hub.settings import Settings
@@ -159,7 +159,7 @@ async def test_what_a_hookimpl_raises_is_logged_with_its_name_and_becomes_a_plug
 
 
 async def test_a_pop_error_passes_as_it_is():
-    error = PermanentFailure("message-gone")
+    error = PermanentFailure(text_id="message-gone")
 
     async def gone(name):
         raise error

@@ -6,6 +6,7 @@ import re
 from contextlib import suppress
 
 import pytest
+from structlog.testing import capture_logs
 
 from pop3hub.auth.users import apop_digest
 from pop3hub.errors import CommandError, PermanentFailure, TemporaryFailure
@@ -812,9 +813,31 @@ async def test_an_error_of_a_command_is_one_line(open_maildrop, store):
     """Whatever a plugin puts into its error, it is one line and no response code."""
     store.chunk = 100
     dialogue = await open_maildrop(HARD)
-    store.failures["load_contents"] = CommandError("[BAD] two\r\n+OK lines")
+    store.failures["load_contents"] = CommandError("arguments-wrong", usage="two\r\n+OK lines")
 
-    assert b"-ERR - [BAD] two??+OK lines\r\n" == await dialogue.say("RETR 1")
+    assert b"-ERR the form is: two??+OK lines\r\n" == await dialogue.say("RETR 1")
+
+
+async def test_a_text_that_is_none_of_ours_is_not_shown(open_maildrop, store):
+    """An id that doesn't exist could be anything, a database's URI for one."""
+    store.chunk = 100
+    dialogue = await open_maildrop(HARD)
+    store.failures["load_contents"] = PermanentFailure(text_id="mongodb://luke:secret@db")
+
+    assert b"-ERR [SYS/PERM] this needs an administrator\r\n" == await dialogue.say("RETR 1")
+
+
+async def test_what_an_error_says_to_the_operator_is_not_sent(open_maildrop, store):
+    store.chunk = 100
+    dialogue = await open_maildrop(HARD)
+    store.failures["load_contents"] = PermanentFailure("mongodb://luke:secret@db is gone")
+
+    with capture_logs() as logs:
+        assert b"-ERR [SYS/PERM] this needs an administrator\r\n" == await dialogue.say("RETR 1")
+
+    assert ["mongodb://luke:secret@db is gone"] == [
+        line["error"] for line in logs if line["event"] == "hook.failed"
+    ]
 
 
 def test_the_store_of_these_tests_has_the_secret_that_they_use():

@@ -346,7 +346,7 @@ async def test_a_store_that_fails_midway_cuts_the_connection_without_the_final_d
 
 async def test_a_message_that_is_gone_is_an_error_and_the_session_goes_on():
     async def gone():
-        raise PermanentFailure("message-gone")
+        raise PermanentFailure(text_id="message-gone")
         yield b""
 
     async with serving(Store(Streamed("x", 100, gone))) as server, connected(server) as client:

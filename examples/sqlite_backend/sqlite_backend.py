@@ -74,7 +74,7 @@ class SqliteBackend:
         """Return the contents of one message."""
         query = "SELECT contents FROM messages WHERE id = ?"
         if (row := self.db.execute(query, [message.row]).fetchone()) is None:
-            raise PermanentFailure("message-gone")
+            raise PermanentFailure(text_id="message-gone")
         return bytes(row[0])
 
     @hookimpl

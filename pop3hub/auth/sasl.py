@@ -326,7 +326,7 @@ async def _bearer(exchange: Exchange, match: re.Match[str], refusal: Mapping[str
         # The client answers with one octet 0x01, with nothing or with `*`. It all means the same.
         with suppress(CommandError):
             await exchange.challenge(json.dumps(refusal, separators=(",", ":")).encode())
-        raise AuthenticationFailed("token-invalid")
+        raise AuthenticationFailed(text_id="token-invalid")
     return user
 
 

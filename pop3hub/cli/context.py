@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from pop3hub.hooks import discovery
-from pop3hub.hooks.caller import Plugins
+from pop3hub.hooks.plugins import Plugins
 from pop3hub.hooks.store import BackendStore
 from pop3hub.i18n.catalogue import Catalogue
 

@@ -3,8 +3,8 @@
 May import errors, settings, peer, maildrop, protocol, i18n and auth.
 """
 
-from pop3hub.hooks.caller import Plugins
 from pop3hub.hooks.discovery import Plugin, load_backend, load_extensions
+from pop3hub.hooks.plugins import Plugins
 from pop3hub.hooks.specs import hookimpl, hookspec
 
 __all__ = ["Plugin", "Plugins", "hookimpl", "hookspec", "load_backend", "load_extensions"]

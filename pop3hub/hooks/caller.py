@@ -7,12 +7,10 @@ one, whatever it came to (benchmarks/parts.py has the prices).
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import time
-from collections.abc import AsyncGenerator
 from functools import partial
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
@@ -22,29 +20,22 @@ from pop3hub.errors import (
     PluginFailure,
     PopError,
     TemporaryFailure,
+    WrongAnswer,
 )
+from pop3hub.hooks import answers
 from pop3hub.hooks.deadlines import Watch
 from pop3hub.hooks.discovery import Plugin
-from pop3hub.hooks.lock import MaildropLock
 from pop3hub.hooks.registry import Impl, resolve
-from pop3hub.maildrop import PAGE, Listing, Maildrop, PopMessage, Snapshot
 
 if TYPE_CHECKING:
     from collections.abc import (
-        AsyncIterator,
         Callable,
-        Coroutine,
         Iterable,
+        Iterator,
         Mapping,
-        Sequence,
     )
-    from pathlib import Path
 
-    import click
-
-    from pop3hub.auth.sasl import Mechanism
-    from pop3hub.auth.users import PopUser
-    from pop3hub.hooks.interfaces import Calls, Server, Session
+    from pop3hub.hooks.interfaces import Calls, Server
 
 OWN = "pop3hub"
 """The name of the plugin that holds pop3hub's own defaults."""
@@ -55,12 +46,8 @@ REMOVAL_PATIENCE = 20
 """How many times longer `delete_messages` may take: half a removal helps nobody."""
 
 
-Contents = bytes | AsyncGenerator[bytes, None]
-"""A message as its store gives it."""
-
-
-class Plugins:
-    """The backend, the extensions and pop3hub's defaults, behind one typed method for each hook.
+class HookCaller:
+    """The backend, the extensions and pop3hub's defaults, and how their hookimpls are called.
 
     Called in the order: extensions (the last registered first), backend, defaults. A PopError that
     a hookimpl raises passes as it is; anything else is logged with hook and plugin, and becomes a
@@ -127,9 +114,13 @@ class Plugins:
             result = (part or impl.call)(*arguments)
             if inspect.isawaitable(result):
                 result = await self._watch.limit(result, patience)
-        except (TemporaryFailure, PermanentFailure):
+        except (TemporaryFailure, PermanentFailure) as exc:
             calls.failures += 1
+            if exc.detail:
+                self.log.error("hook.failed", hook=hook, plugin=impl.plugin, error=str(exc.detail))
             raise
+        except WrongAnswer as exc:
+            raise self._wrong(hook, impl, exc) from exc
         except (PopError, StopAsyncIteration):
             raise
         except TimeoutError as exc:
@@ -144,11 +135,23 @@ class Plugins:
             calls.add(time.perf_counter() - began)
         return result
 
+    def checked(self, hook: str, impl: Impl, check: Callable[..., None], *given: Any) -> None:
+        """Check an answer, or a part of it; a wrong one is the plugin's failure."""
+        try:
+            check(*given)
+        except WrongAnswer as exc:
+            raise self._wrong(hook, impl, exc) from exc
+
+    def _wrong(self, hook: str, impl: Impl, error: WrongAnswer) -> PluginFailure:
+        impl.calls.failures += 1
+        self.log.error("hook.wrong_answer", hook=hook, plugin=impl.plugin, error=str(error))
+        return PluginFailure(hook, impl.plugin)
+
     async def first(self, hook: str, *arguments: Any, patience: float | None = None) -> Any:
         """Return the first answer of a `firstresult` hook that is not None, or None."""
-        return (await self._answer(hook, *arguments, patience=patience))[0]
+        return (await self.answer(hook, *arguments, patience=patience))[0]
 
-    async def _answer(
+    async def answer(
         self,
         hook: str,
         *arguments: Any,
@@ -164,10 +167,12 @@ class Plugins:
             part, begun = begun, None
             result = await self._call(hook, impl, arguments, patience or self.hook_timeout, part)
             if result is not None:
+                self.checked(hook, impl, answers.check, hook, result)
                 return result, impl
         return None, impl
 
-    async def _notify(self, hook: str, *arguments: Any) -> None:
+    async def notify(self, hook: str, *arguments: Any) -> None:
+        """Tell every observer; what one raises is logged and goes no further."""
         for impl in self._hooks[hook]:
             try:
                 await self._call(hook, impl, arguments, self.hook_timeout)
@@ -176,7 +181,7 @@ class Plugins:
             except PopError as exc:
                 self.log.error("hook.failed", hook=hook, plugin=impl.plugin, error=str(exc))
 
-    def _gather(self, hook: str, *arguments: Any) -> list[tuple[str, Any]]:
+    def gather(self, hook: str, *arguments: Any) -> list[tuple[str, Any]]:
         """Call a `def` hook of every plugin at start; the backend first, its default before it."""
         results = []
         for impl in reversed(self._hooks[hook]):
@@ -191,204 +196,25 @@ class Plugins:
                 ) from exc
         return results
 
-    # Users
-
-    async def get_user(self, name: str, session: Session) -> PopUser | None:
-        """Return the user of this name, or None."""
-        return cast("PopUser | None", await self.first("get_user", name, session))
-
-    async def compare_password(self, raw: str, user: PopUser, session: Session) -> bool:
-        """Return whether the password is the user's."""
-        return bool(await self.first("compare_password", raw, user.password, user, session))
-
-    async def verify_token(self, name: str, token: str, session: Session) -> PopUser | None:
-        """Return the user whom the token stands for, or None."""
-        return cast("PopUser | None", await self.first("verify_token", name, token, session))
-
-    @property
-    def verifies_tokens(self) -> bool:
-        """Whether a plugin implements `verify_token` and doesn't say that it isn't configured."""
-        plugins = {plugin.name: plugin.instance for plugin in (self.backend, *self.extensions)}
-        return any(
-            getattr(plugins.get(impl.plugin), "verifies_tokens", True)
-            for impl in self._hooks["verify_token"]
-        )
-
-    # The maildrop
-
-    async def lock_maildrop(self, user: PopUser, session: Session) -> MaildropLock:
-        """Return the user's maildrop lock, not yet entered."""
-        lock, impl = await self._answer("lock_maildrop", user, session)
-        if lock is None:
-            raise PermanentFailure
-        call = partial(self.with_timeout, "lock_maildrop", impl)
-        return MaildropLock(impl.plugin, call, lock)
-
-    async def is_in_use(self, user: PopUser, session: Session) -> bool:
-        """Return whether a plugin says that another session has the maildrop open."""
-        return bool(await self.first("is_in_use", user, session))
-
-    async def since_last_login(self, user: PopUser, session: Session) -> float:
-        """Note a login; return the seconds since the one before it."""
-        seconds = await self.first("since_last_login", user, session)
-        return float("inf") if seconds is None else float(seconds)
-
-    async def expire_messages(self, user: PopUser, days: int, session: Session) -> int:
-        """Remove what is older than so many days; return how many messages there were."""
-        return int(await self.first("expire_messages", user, days, session) or 0)
-
-    async def receive_messages(self, user: PopUser, session: Session) -> Maildrop:
-        """Return the user's maildrop: what the plugin listed, checked page by page.
-
-        Raises PermanentFailure: no plugin serves the user, a size is no number of octets, or two
-        messages have the same unique-id.
-        """
-        found, impl = await self._answer("receive_messages", user, session)
-        if found is None:
-            self.log.error("maildrop.unserved", user=user.name, backend=self.backend.name)
-            raise PermanentFailure("maildrop-damaged")
-        listing = found.listing if isinstance(found, Snapshot) else None
-        if listing is None:
-            listing = await self._check(found, impl, user)
-        return Maildrop(
-            listing.messages,
-            replaced=listing.replaced,
-            surrogates=listing.surrogates,
-            unmeasured=listing.unmeasured,
-            octets=listing.octets,
-            answers=listing.answers,
-        )
-
-    async def _check(self, found: Any, impl: Impl, user: PopUser) -> Listing:
-        listing = Listing(user.name, self.log)
-        if hasattr(found, "__aiter__"):
-            pages = found.__aiter__()
-            try:
-                while (page := await self._next(impl, pages)) is not None:
-                    listing.add(page)
-                    await asyncio.sleep(0)
-            finally:
-                if hasattr(pages, "aclose"):
-                    await pages.aclose()
-        elif len(found) <= PAGE:
-            listing.add(found)
-        else:
-            for start in range(0, len(found), PAGE):
-                listing.add(found[start : start + PAGE])
-                await asyncio.sleep(0)
-        if isinstance(found, Snapshot):
-            listing.answers = {}
-            found.listing = listing
-        return listing
-
-    async def _next(self, impl: Impl, pages: AsyncIterator[Any]) -> Any:
-        try:
-            return await self.with_timeout("receive_messages", impl, pages.__anext__)
-        except StopAsyncIteration:
-            return None
-
-    async def with_timeout(
-        self, hook: str, impl: Impl, part: Callable[..., Any], *arguments: Any
-    ) -> Any:
+    async def with_timeout(self, hook: str, impl: Impl, part: Callable[..., Any]) -> Any:
         """Await a part of what a hookimpl has returned, as if it were the hookimpl."""
-        return await self._call(hook, impl, arguments, self.hook_timeout, part)
+        return await self._call(hook, impl, (), self.hook_timeout, part)
 
-    def load_contents(
-        self, message: PopMessage, session: Session
-    ) -> bytes | Coroutine[Any, Any, Contents]:
-        """Return a message's octets where they are at hand, else what has to be awaited for them.
+    def call_plain(self, hook: str, *arguments: Any) -> Iterator[Any]:
+        """Yield what each plain hookimpl answers; one that fails is logged and left out."""
+        for impl in self._hooks[hook]:
+            try:
+                yield impl.call(*arguments)
+            except Exception:
+                self.log.exception("hook.failed", hook=hook, plugin=impl.plugin)
 
-        They are at hand if the message holds them and no plugin would be asked, or if the first
-        plugin to be asked is plain code that returns them. Awaited, it comes to octets, or to an
-        iterator of chunks to be closed. Each hookimpl is called once.
-        """
-        first = self._hooks["load_contents"][0]
-        if first.plugin == OWN:
-            overridden = type(message).load_contents is not PopMessage.load_contents
-            if not overridden and message.contents is not None:
-                return message.contents
-            return self._open(message, session, None)
-        if not first.is_plain:
-            return self._open(message, session, None)
-        began = time.perf_counter()
+    def call_at_once(self, impl: Impl, *arguments: Any) -> Callable[..., Any]:
+        """Call a plain hookimpl now; return what gives its answer, or raises its error, later."""
         try:
-            contents = first.call(message, session)
+            answer = impl.call(*arguments)
         except Exception as exc:  # noqa: BLE001 - raised again where every hook's errors are met
-            return self._open(message, session, _raising(exc))
-        if isinstance(contents, bytes):
-            first.calls.add(time.perf_counter() - began)
-            return contents
-        return self._open(message, session, lambda *_: contents)
-
-    async def _open(
-        self, message: PopMessage, session: Session, begun: Callable[..., Any] | None
-    ) -> Contents:
-        contents, impl = await self._answer("load_contents", message, session, begun=begun)
-        if contents is None:
-            raise PermanentFailure
-        if isinstance(contents, str):
-            return contents.encode()
-        if isinstance(contents, bytes | bytearray | memoryview):
-            return bytes(contents)
-        return self._chunks(contents, impl)
-
-    async def _chunks(
-        self, contents: AsyncIterator[bytes], impl: Impl
-    ) -> AsyncGenerator[bytes, None]:
-        try:
-            async for chunk in contents:
-                yield chunk
-        except PopError:
-            impl.calls.failures += 1
-            raise
-        except Exception as exc:
-            impl.calls.failures += 1
-            self.log.exception("hook.failed", hook="load_contents", plugin=impl.plugin)
-            raise PluginFailure("load_contents", impl.plugin) from exc
-        finally:
-            close = getattr(contents, "aclose", None)
-            if close is not None:
-                await close()
-
-    async def delete_messages(self, messages: Sequence[PopMessage], session: Session) -> int:
-        """Remove the messages; return how many are gone."""
-        patience = self.hook_timeout * REMOVAL_PATIENCE
-        return int(await self.first("delete_messages", messages, session, patience=patience) or 0)
-
-    # Failed logins
-
-    async def count_failed_login(self, name: str, address: str, window: float) -> tuple[int, int]:
-        """Note a failed login; return what all nodes have counted, (0, 0) where nobody knows."""
-        try:
-            counts = await self.first("count_failed_login", name, address, window)
-        except PluginFailure:
-            counts = None  # logged where it was caught
-        except PopError as exc:
-            self.log.error("hook.failed", hook="count_failed_login", error=str(exc))
-            counts = None
-        return counts or (0, 0)
-
-    # Observers
-
-    async def session_opened(self, session: Session) -> None:
-        """Tell that a connection was accepted."""
-        await self._notify("session_opened", session)
-
-    async def login_succeeded(self, session: Session) -> None:
-        """Tell that the session entered TRANSACTION."""
-        await self._notify("login_succeeded", session)
-
-    async def login_failed(self, name: str, session: Session) -> None:
-        """Tell that a login was refused."""
-        await self._notify("login_failed", name, session)
-
-    async def message_retrieved(self, message: PopMessage, session: Session) -> None:
-        """Tell that RETR sent a whole message."""
-        await self._notify("message_retrieved", message, session)
-
-    async def session_closed(self, session: Session) -> None:
-        """Tell that the session has ended."""
-        await self._notify("session_closed", session)
+            return partial(_raise, exc)
+        return lambda *_: answer
 
     def observes(self, hook: str) -> bool:
         """Return whether any plugin implements the hook."""
@@ -398,7 +224,7 @@ class Plugins:
 
     def configure(self, options: Mapping[str, Any]) -> None:
         """Hand the settings to every plugin."""
-        self._gather("configure", options)
+        self.gather("configure", options)
 
     async def startup(self, server: Server | None = None) -> None:
         """Start the plugins in order; shut down those already started where one fails."""
@@ -431,53 +257,9 @@ class Plugins:
         for impl in self._hooks["ready"]:
             await self._call("ready", impl, (), self.hook_timeout)
 
-    # What plugins add
 
-    def default_language(self, session: Session) -> str | None:
-        """Return the tag that a plugin chooses for this connection, or None."""
-        for impl in self._hooks["default_language"]:
-            try:
-                tag = impl.call(session)
-            except Exception:
-                self.log.exception("hook.failed", hook="default_language", plugin=impl.plugin)
-                continue
-            if tag is not None:
-                return str(tag)
-        return None
-
-    def capabilities(self, session: Session) -> list[str]:
-        """Return the capability lines that plugins add, in this state."""
-        lines: list[str] = []
-        for impl in self._hooks["capabilities"]:
-            try:
-                lines.extend(impl.call(session) or ())
-            except Exception:
-                self.log.exception("hook.failed", hook="capabilities", plugin=impl.plugin)
-        return lines
-
-    def options(self) -> list[tuple[str, list[click.Option]]]:
-        """Return each plugin's command-line options."""
-        return [(plugin, list(found or ())) for plugin, found in self._gather("register_options")]
-
-    def register_commands(self, group: click.Group) -> None:
-        """Let plugins add commands of their own."""
-        self._gather("register_commands", group)
-
-    def languages(self) -> list[Path]:
-        """Return the directories of language files that plugins bring."""
-        return [path for _, paths in self._gather("register_languages") for path in paths or ()]
-
-    def mechanisms(self) -> dict[str, Mechanism]:
-        """Return the SASL mechanisms that plugins bring, by name."""
-        found = self._gather("register_sasl_mechanisms")
-        return {each.name: each for _, mechanisms in found for each in mechanisms or ()}
-
-
-def _raising(error: Exception) -> Callable[..., Any]:
-    def begun(*_: Any) -> Any:
-        raise error
-
-    return begun
+def _raise(error: Exception, *_: Any) -> None:
+    raise error
 
 
 def _named(plugin: Plugin | object) -> Plugin:

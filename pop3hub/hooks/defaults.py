@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import time
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
@@ -87,4 +88,5 @@ class Defaults:
     @hookimpl(trylast=True)
     async def load_contents(self, message: PopMessage) -> object:
         """Ask the message itself."""
-        return await message.load_contents()
+        contents = message.load_contents()
+        return await contents if inspect.isawaitable(contents) else contents

@@ -1,7 +1,8 @@
 """The hook specifications: the contract between pop3hub and every plugin.
 
 `async def` specifications are awaited: a hookimpl may be `def` or `async def`. `def` specifications
-are plain calls, made while the server starts. A hookimpl takes only the arguments it needs, by
+are plain calls that must not block: most are made while the server starts, `default_language` for
+each connection and `capabilities` for each CAPA. A hookimpl takes only the arguments it needs, by
 name; the names are public and stay. `firstresult` hooks ask one plugin after the other, the backend
 after the extensions and pop3hub's own default last, until one answers with something else than
 None. docs/hooks.md is made from this module.

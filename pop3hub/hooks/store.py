@@ -6,8 +6,9 @@ from contextlib import aclosing, asynccontextmanager
 from typing import TYPE_CHECKING, Any, cast
 
 from pop3hub.errors import PermanentFailure
-from pop3hub.hooks.caller import REMOVAL_PATIENCE, Plugins
+from pop3hub.hooks.caller import REMOVAL_PATIENCE
 from pop3hub.hooks.discovery import load_backend
+from pop3hub.hooks.plugins import Plugins
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping

@@ -6,5 +6,14 @@ It knows nothing of sessions and prints nothing. May import errors, settings, pe
 from pop3hub.i18n.catalogue import Catalogue
 from pop3hub.i18n.files import Report, check_file, skeleton
 from pop3hub.i18n.language import Language
+from pop3hub.i18n.names import LanguageName, get_language
 
-__all__ = ["Catalogue", "Language", "Report", "check_file", "skeleton"]
+__all__ = [
+    "Catalogue",
+    "Language",
+    "LanguageName",
+    "Report",
+    "check_file",
+    "get_language",
+    "skeleton",
+]

@@ -7,12 +7,14 @@ knows nothing of a command line.
 from __future__ import annotations
 
 import asyncio
+import difflib
 import hmac
+import inspect
 import re
 import secrets
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, Unpack
 
 import structlog
 
@@ -21,9 +23,9 @@ from pop3hub.auth.passwords import Hasher, PasswordCache
 from pop3hub.auth.throttle import Guard
 from pop3hub.errors import ConfigurationError
 from pop3hub.hooks import discovery
-from pop3hub.hooks.callbacks import ADAPTERS, callbacks_plugin
-from pop3hub.hooks.caller import Plugins
+from pop3hub.hooks.callbacks import ARGUMENTS, CallbackArguments, Callbacks, callbacks_of
 from pop3hub.hooks.defaults import Defaults
+from pop3hub.hooks.plugins import Plugins
 from pop3hub.hooks.store import BackendStore
 from pop3hub.i18n.catalogue import Catalogue
 from pop3hub.server import listeners
@@ -33,28 +35,33 @@ from pop3hub.server.state import OpenListener, ServerState
 from pop3hub.server.tls import Certificates
 from pop3hub.server.view import LockoutView, OpenSessions, ServerView
 from pop3hub.session.session import ServerContext
-from pop3hub.settings import Settings
+from pop3hub.settings import Limits, SettingArguments, Settings
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from pop3hub.errors import PopError
     from pop3hub.hooks.interfaces import Calls, Lockouts, ServerStats, Session
     from pop3hub.server.listeners import Listener
-    from pop3hub.settings import Limits
 
 DEFAULT_LISTEN = "pop3://127.0.0.1:1110"
 BACKLOG = 1024
 
 
+class Keywords(CallbackArguments, SettingArguments):
+    """What PopServer takes as keywords beside those of its signature."""
+
+
 class PopServer:
     """A POP3 and POP3S server over one mail store.
 
-    The store is given in one of three ways: callbacks with the names of the hooks (`get_user`,
-    `receive_messages` and `delete_messages` at least), a backend object with hookimpls, or the name
-    of an installed backend, with `options` for it. `plugins` are extension objects; those that are
-    installed take part where the backend is given by name, but for `blocked_plugins`.
+    The store is given in one of three ways: callbacks, a backend object with hookimpls, or the name
+    of an installed backend, with `options` for it. Callbacks are keywords with the names of the
+    hooks (`get_user`, `receive_messages` and `delete_messages` at least), or one `Callbacks`.
+    `plugins` are extension objects; those that are installed take part where the backend is given
+    by name, but for `blocked_plugins`. The policy is one `Settings`, or its fields as keywords,
+    such as `apop=True`.
 
     listen: URLs as in listeners.py; port 0 asks for any free one, `addresses` tells which.
     tls_cert, tls_key: PEM files, or several; without a key, it is in the certificate's file.
@@ -63,13 +70,13 @@ class PopServer:
     store: what the backend can do beside serving, such as `store_message`.
     default_language: the tag in which connections begin; `language_directories` hold more.
     guard: the counters of failed logins; workers that are forked of one process share one.
-    settings: the fields of `Settings`, such as `apop=True`, and `limits`.
 
     Raises ConfigurationError for what can't work, here or in `start`.
     """
 
     def __init__(
         self,
+        callbacks: Callbacks | None = None,
         *,
         backend: object | str | None = None,
         plugins: Iterable[object] = (),
@@ -83,10 +90,17 @@ class PopServer:
         bcrypt_cost: int = 12,
         salt_key: bytes = b"",
         guard: Guard | None = None,
-        **settings: Any,
+        settings: Settings | None = None,
+        **keywords: Unpack[Keywords],
     ) -> None:
-        callbacks = {name: settings.pop(name) for name in ADAPTERS if settings.get(name)}
-        self.settings = Settings(**settings)
+        _check_keywords(keywords)
+        if found := callbacks_of(keywords):
+            if callbacks is not None:
+                raise ConfigurationError(
+                    "give the callbacks as one object or as keywords, not both"
+                )
+            callbacks = found
+        self.settings = _settings_of(settings, keywords)
         _check_name(self.settings.name)
         self.listeners = [
             listeners.parse(url, certs=_several(tls_cert), keys=_several(tls_key))
@@ -121,15 +135,15 @@ class PopServer:
     def _find(
         self,
         backend: object | str | None,
-        callbacks: Mapping[str, Callable[..., Any]],
+        callbacks: Callbacks | None,
         blocked: Sequence[str],
     ) -> tuple[object, list[discovery.Plugin]]:
-        if (backend is None) == (not callbacks):
+        if (backend is None) == (callbacks is None):
             raise ConfigurationError(
                 "give either callbacks, or a backend: an object, or the name of an installed one"
             )
-        if callbacks:
-            return callbacks_plugin(callbacks, self._hasher), []
+        if callbacks is not None:
+            return callbacks.plugin(self._hasher), []
         if isinstance(backend, str):
             return discovery.load_backend(backend), discovery.load_extensions(blocked)
         return backend, []
@@ -336,3 +350,30 @@ def _check_name(name: str) -> None:
         raise ConfigurationError(
             f"the name {name!r} must be 1 to 64 printable ASCII characters, without <, >, [ and ]"
         )
+
+
+def _check_keywords(keywords: Mapping[str, Any]) -> None:
+    """Raise ConfigurationError for a keyword that PopServer doesn't have, with the nearest one."""
+    policy = [each.name for each in fields(Settings)]
+    limits = [each.name for each in fields(Limits)]
+    own = inspect.signature(PopServer.__init__).parameters.keys() - {"self", "keywords"}
+    known = [*own, *policy, *ARGUMENTS]
+    for name in keywords.keys() - set(known):
+        if name in limits:
+            raise ConfigurationError(
+                f"PopServer has no keyword {name!r}: give limits=Limits({name}=...)"
+            )
+        nearest = difflib.get_close_matches(name, [*known, *limits], n=1)
+        remedy = f"did you mean {nearest[0]!r}?" if nearest else "docs/embedding.md lists them"
+        raise ConfigurationError(f"PopServer has no keyword {name!r}: {remedy}")
+
+
+def _settings_of(settings: Settings | None, keywords: Mapping[str, Any]) -> Settings:
+    given = {name: value for name, value in keywords.items() if name not in ARGUMENTS}
+    if settings is None:
+        return Settings(**given)
+    if given:
+        raise ConfigurationError(
+            f"give {min(given)!r} in settings=Settings(...), since there is one, not as a keyword"
+        )
+    return settings

@@ -161,7 +161,7 @@ async def _fail(session: Session, mechanism: str, name: str, error: PopError) ->
     await asyncio.sleep(due - asyncio.get_running_loop().time())
     if session.failed_logins < session.settings.limits.failed_logins:
         raise error
-    session.refuse(AuthenticationFailed("too-many-failed-logins"))
+    session.refuse(AuthenticationFailed(text_id="too-many-failed-logins"))
     session.end("failed logins")
 
 

@@ -106,7 +106,7 @@ async def _update(session: Session) -> None:
     try:
         failed = await session.update()
         if failed:
-            raise TemporaryFailure("messages-not-removed", failed=failed)
+            raise TemporaryFailure(text_id="messages-not-removed", failed=failed)
     except PopError as error:
         session.refuse(error)
     else:

@@ -16,7 +16,7 @@ from pop3hub.protocol.downgrade import Downgrader
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Coroutine
 
-    from pop3hub.hooks.caller import Contents
+    from pop3hub.hooks.plugins import Contents
     from pop3hub.session.session import Session
 
     Answer = Coroutine[Any, Any, None] | None

@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from pop3hub.auth.passwords import Hasher
     from pop3hub.auth.sasl import Mechanism
     from pop3hub.auth.users import PopUser
-    from pop3hub.hooks.caller import Plugins
     from pop3hub.hooks.lock import MaildropLock
+    from pop3hub.hooks.plugins import Plugins
     from pop3hub.i18n.catalogue import Catalogue
     from pop3hub.maildrop import PopMessage
     from pop3hub.peer import Peer, Tls
@@ -229,8 +229,10 @@ class Session:
         self.channel.send(protocol.ok(self.texts.text(text_id, ascii=self.plain, **fields)))
 
     def refuse(self, error: PopError) -> None:
-        """Send the reply of an error."""
-        self.channel.send(protocol.err(self.text(error.text_id, **error.fields), error.code))
+        """Send the reply of an error; a text id that doesn't exist is not shown to a client."""
+        known = error.text_id in self.context.catalogue.reference.entries
+        text_id = error.text_id if known else type(error).text_id
+        self.channel.send(protocol.err(self.text(text_id, **error.fields), error.code))
 
     # From the greeting to TRANSACTION
 

@@ -193,7 +193,7 @@ class MaildirBackend:
         path = self._paths.path(name)
         if path is None:
             self._log.error("maildir.bad_name", user=name)
-            raise PermanentFailure("maildrop-damaged")
+            raise PermanentFailure(text_id="maildrop-damaged")
         folder = self._folders.get(str(path))
         if folder is None:
             folder = self._folders[str(path)] = Folder(path)
@@ -273,7 +273,7 @@ class MaildirBackend:
         """Read a message whose file has moved, or find that it is gone."""
         for _ in range(RENAMED):
             if not await self._run(message.folder.path, message.folder.relocate, message):
-                raise PermanentFailure("message-gone", uid=message.uid)
+                raise PermanentFailure(text_id="message-gone", uid=message.uid)
             try:
                 return self._read(message)
             except FileNotFoundError:  # renamed in the moment between

@@ -36,4 +36,4 @@ def told(maildir: str) -> Iterator[None]:
 
 def refusal(exc: OSError, text_id: str | None = None) -> PopError:
     """Return what a client hears; `text_id` is for what lasts until somebody repairs it."""
-    return PermanentFailure(text_id) if exc.errno in _LASTING else TemporaryFailure()
+    return PermanentFailure(text_id=text_id) if exc.errno in _LASTING else TemporaryFailure()

@@ -288,7 +288,7 @@ async def test_maildirs_that_hang_keep_nobody_else_out_and_delay_no_shutdown(
 PROGRAM = """
 import sys, time
 from pop3hub_maildir.folder import Folder
-from pop3hub.cli import main
+from pop3hub.cli.main import main
 scan = Folder.scan
 def hang(self):
     print("hanging", flush=True)

@@ -93,7 +93,7 @@ class Bodies:
                     raise
             else:
                 if wanted == before:
-                    raise TemporaryFailure("message-gone")
+                    raise TemporaryFailure(text_id="message-gone")
 
     async def _chunks_from(
         self, name: str, message_id: ObjectId, first: int

@@ -185,7 +185,7 @@ class MappedStore:
         """Return a body."""
         found = await self.messages.find_one({"_id": message.id}, {self.schema.body: 1})
         if found is None:
-            raise PermanentFailure("message-gone")
+            raise PermanentFailure(text_id="message-gone")
         return _octets(found.get(self.schema.body))
 
     async def remove_messages(self, name: str, ids: Sequence[Any]) -> int:  # noqa: ARG002 - ids are unique
@@ -208,4 +208,6 @@ def _octets(body: Any) -> bytes:
         return body.encode("utf-8", "surrogatepass")
     if isinstance(body, bytes):
         return body
-    raise PermanentFailure("maildrop-damaged")  # the schema names a field that holds no message
+    raise PermanentFailure(
+        text_id="maildrop-damaged"
+    )  # the schema names a field that holds no message

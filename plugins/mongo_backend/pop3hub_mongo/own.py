@@ -135,7 +135,7 @@ class OwnStore:
             {"_id": message.id, "user": user.name}, {"_id": 0, "body": 1, "chunks": 1, "dotless": 1}
         )
         if found is None:
-            raise PermanentFailure("message-gone")
+            raise PermanentFailure(text_id="message-gone")
         message.wire_ready = bool(found.get("dotless"))
         if "body" in found:
             return bytes(found["body"])

@@ -1,8 +1,8 @@
 """Feed parsers and encoders with octets that atheris finds: what `make fuzz` runs.
 
-Each target of tests/fuzzing.py runs in a process of its own for its share of the time. Inputs that
-reached something new go to tests/corpus if they are short, and what failed in any case. It needs
-`pip install atheris`, which has no part in the tests.
+Each target of tests/support/fuzzing.py runs in a process of its own for its share of the time.
+Inputs that reached something new go to tests/protocol/corpus if they are short, and what failed in
+any case. It needs `pip install atheris`, which has no part in the tests.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 import structlog
 
 ROOT = Path(__file__).parent.parent
-CORPUS = ROOT / "tests/corpus"
+CORPUS = ROOT / "tests/protocol/corpus"
 LONGEST = 4096
 """Octets of an input at most."""
 SHORT = 200
@@ -33,7 +33,7 @@ def fuzz(name: str, seconds: int, folder: str) -> None:
 
     sys.path.insert(0, str(ROOT))
     with atheris.instrument_imports(include=["pop3hub"]):
-        from tests.fuzzing import TARGETS  # noqa: PLC0415 - instrumented as it is imported
+        from tests.support.fuzzing import TARGETS  # noqa: PLC0415 - instrumented as it is imported
 
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     options = [f"-max_total_time={seconds}", f"-max_len={LONGEST}", "-verbosity=0"]

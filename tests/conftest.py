@@ -14,8 +14,8 @@ from pop3hub.cli.main import main
 from pop3hub.i18n.catalogue import Catalogue
 from pop3hub.server.server import PopServer
 from pop3hub.testing.dialogue import Dialogue
-from tests.program import Filed, Outcome, Stdin, install_filed_store
-from tests.serving import Client, Store
+from tests.support.program import Filed, Outcome, Stdin, install_filed_store
+from tests.support.serving import Client, Store
 
 # Twenty languages are read and checked for each server; once is enough for these tests.
 READ = cache(Catalogue.load)

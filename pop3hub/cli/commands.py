@@ -19,7 +19,7 @@ from pop3hub.i18n.files import check_file, skeleton
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pop3hub.cli.context import App
+    from pop3hub.cli.context import CliContext
 
 
 # Plugins
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.pass_obj
-def plugins(app: App) -> None:
+def plugins(app: CliContext) -> None:
     """List the installed mail stores and extensions, and the hooks that each implements."""
     chosen = {plugin.name for plugin in (app.chosen, *app.extensions) if plugin}
     for kind, group in (("store", discovery.BACKENDS), ("extension", discovery.EXTENSIONS)):
@@ -68,7 +68,7 @@ def languages() -> None:
 
 @languages.command("list")
 @click.pass_obj
-def list_(app: App) -> None:
+def list_(app: CliContext) -> None:
     """List the languages: tag, name, and how many of the texts are translated."""
     directories = list(app.values["language_dir"])
     if app.chosen:

@@ -14,7 +14,7 @@ from click.core import ParameterSource
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pop3hub.cli.context import App
+    from pop3hub.cli.context import CliContext
     from pop3hub.cli.program import Program
 
 WIDTH = 88
@@ -88,7 +88,7 @@ def _sample(option: click.Option) -> Any:
 @config.command()
 @click.argument("file", type=click.Path(path_type=Path))
 @click.pass_obj
-def check(app: App, *, file: Path) -> None:
+def check(app: CliContext, *, file: Path) -> None:
     """Check a configuration file without serving.
 
     Keys, values, listeners and languages, and what the mail store makes of its settings; it is
@@ -118,7 +118,7 @@ def show(context: click.Context) -> None:
             click.echo(f"{option.name} = {_shown(option, value)}  # {origin}")
 
 
-def _origin(root: click.Context, option: click.Option, app: App) -> str:
+def _origin(root: click.Context, option: click.Option, app: CliContext) -> str:
     match root.get_parameter_source(option.name or ""):
         case ParameterSource.COMMANDLINE:
             return "command line"

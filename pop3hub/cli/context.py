@@ -41,7 +41,7 @@ def english(error: PopError) -> str:
 
 
 @dataclass(slots=True)
-class App:
+class CliContext:
     """The plugins that were chosen, and what the options say.
 
     chosen: the backend; None where no --backend was given, which some commands need not have.
@@ -54,7 +54,7 @@ class App:
     chosen: discovery.Plugin | None = None
     extensions: Sequence[discovery.Plugin] = ()
     config: Path | None = None
-    reassemble: Callable[[Path], App] = field(repr=False, default=lambda _: App())
+    reassemble: Callable[[Path], CliContext] = field(repr=False, default=lambda _: CliContext())
     values: Mapping[str, Any] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
     _plugins: Plugins | None = None

@@ -16,7 +16,7 @@ from click.core import ParameterSource
 
 from pop3hub.cli import configuration, options
 from pop3hub.cli.commands import COMMANDS
-from pop3hub.cli.context import App, Refused, english
+from pop3hub.cli.context import CliContext, Refused, english
 from pop3hub.cli.program import PREFIX, PROGRAM, Program
 from pop3hub.errors import ConfigurationError, NoSuchUser, PermanentFailure, PopError
 from pop3hub.hooks import discovery
@@ -52,7 +52,7 @@ def _again(program: Program) -> Mapping[str, Any]:
         raise ConfigurationError(_line(exc)) from exc
 
 
-def _reassemble(program: Program, config: Path) -> App:
+def _reassemble(program: Program, config: Path) -> CliContext:
     other, values = assemble(program.arguments, config)
     other.note(other.parse(other.arguments, values).params)
     return other.app
@@ -87,7 +87,7 @@ def assemble(
     data = configuration.read(config) if config else {}
     name = found["backend"] or data.get("backend")
     blocked = found["no_plugin"] or data.get("no_plugin", ())
-    app = App(config=config)
+    app = CliContext(config=config)
     headings: options.Headings = []
     if name:
         app.chosen = discovery.load_backend(str(name))

@@ -15,7 +15,7 @@ from pop3hub.hooks import discovery
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from pop3hub.cli.context import App
+    from pop3hub.cli.context import CliContext
 
 PROGRAM = "pop3hub"
 PREFIX = "POP3HUB"
@@ -40,7 +40,7 @@ class Program(click.Group):
     def __init__(
         self,
         plugins: options.Headings,
-        app: App,
+        app: CliContext,
         arguments: Sequence[str],
         callback: Callable[..., Any] | None = None,
     ) -> None:

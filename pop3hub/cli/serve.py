@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from socket import socket
 
-    from pop3hub.cli.context import App
+    from pop3hub.cli.context import CliContext
 
 FULL = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS}
 """Errors by which the system says that it can't take another connection now."""
@@ -48,7 +48,7 @@ def configure_logs(values: Mapping[str, Any], *, quiet: bool) -> None:
     logs.configure(style=values["log_format"], level=level, names_key=key)
 
 
-def make_server(app: App, guard: Guard | None = None) -> PopServer:
+def make_server(app: CliContext, guard: Guard | None = None) -> PopServer:
     """Return the server that the options say, not started; raise ConfigurationError."""
     return PopServer(
         backend=app.backend,
@@ -60,7 +60,7 @@ def make_server(app: App, guard: Guard | None = None) -> PopServer:
 
 
 def serve(
-    app: App, again: Callable[[], Mapping[str, Any]], report: Callable[[Exception], int]
+    app: CliContext, again: Callable[[], Mapping[str, Any]], report: Callable[[Exception], int]
 ) -> int:
     """Serve until a signal ends it; return the exit code.
 
@@ -82,13 +82,13 @@ def serve(
     inherited = assign(inherited_sockets(), places)
     guard = Guard()  # before any worker is forked: they all count in it
     if values["workers"] == 1:
-        return Life(app, again, notifier, guard).run(inherited)
+        return ServerProcess(app, again, notifier, guard).run(inherited)
 
     app.plugins.configure(app.options)  # before the fork: standard input can be read only once
 
     def work(sockets: Sequence[Sequence[socket]], parent: workers.Parent) -> int:
         try:
-            return Life(app, again, parent, guard).run(sockets, leash=parent.leash)
+            return ServerProcess(app, again, parent, guard).run(sockets, leash=parent.leash)
         except Exception as exc:  # noqa: BLE001 - the last place in a worker, as in the parent
             return report(exc)
 
@@ -113,12 +113,12 @@ def assign(sockets: Sequence[socket], places: Sequence[listeners.Listener]) -> l
     return found
 
 
-class Life:
+class ServerProcess:
     """One serving process, from its start to its end."""
 
     def __init__(
         self,
-        app: App,
+        app: CliContext,
         again: Callable[[], Mapping[str, Any]],
         notifier: Notifier | workers.Parent,
         guard: Guard,

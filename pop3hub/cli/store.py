@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Sequence
     from typing import BinaryIO
 
-    from pop3hub.cli.context import App
+    from pop3hub.cli.context import CliContext
 
 CHUNK = 64 * 1024
 """Octets that are read at a time."""
@@ -56,7 +56,7 @@ def _name(_context: click.Context, _parameter: click.Parameter, value: str) -> s
 @click.argument("name", callback=_name)
 @click.option("--apop-secret", is_flag=True, help="Ask for a secret too, for APOP and CRAM-MD5.")
 @click.pass_obj
-def add(app: App, *, name: str, apop_secret: bool) -> None:
+def add(app: CliContext, *, name: str, apop_secret: bool) -> None:
     """Add a user; one that is there already is left alone.
 
     The password is prompted for, or is the first line of standard input, and the APOP secret the
@@ -87,7 +87,7 @@ def add(app: App, *, name: str, apop_secret: bool) -> None:
     help="Ask for a new APOP secret too, or take it away.  [default: it stays]",
 )
 @click.pass_obj
-def password(app: App, *, name: str, apop_secret: bool | None) -> None:
+def password(app: CliContext, *, name: str, apop_secret: bool | None) -> None:
     """Change a user's password, and the SCRAM keys with it."""
     store = app.store("store_user", "list_users")
     raw = _ask("new password", name)
@@ -106,7 +106,7 @@ def password(app: App, *, name: str, apop_secret: bool | None) -> None:
 
 @user.command("list")
 @click.pass_obj
-def list_(app: App) -> None:
+def list_(app: CliContext) -> None:
     """List the users, and what each can log in with."""
     store = app.store("list_users")
 
@@ -126,7 +126,7 @@ def list_(app: App) -> None:
 @click.argument("name", callback=_name)
 @click.option("--with-mail", is_flag=True, help="Remove the user's messages too.")
 @click.pass_obj
-def remove(app: App, *, name: str, with_mail: bool) -> None:
+def remove(app: CliContext, *, name: str, with_mail: bool) -> None:
     """Remove a user; one who has mail only with --with-mail."""
     store = app.store("remove_user")
     try:
@@ -196,7 +196,7 @@ async def _find(store: Any, name: str) -> PopUser:
 @click.command()
 @click.argument("name")
 @click.pass_obj
-def deliver(app: App, *, name: str) -> None:
+def deliver(app: CliContext, *, name: str) -> None:
     """Put the message on standard input into a user's maildrop.
 
     For a mail server's pipe transport: an mbox `From ` line is taken off, and the exit code is one
@@ -251,7 +251,7 @@ class _Tally:
     "clients download nothing twice; messages that are there already are passed over.",
 )
 @click.pass_obj
-def import_(app: App, *, name: str, paths: Sequence[Path], uidl: bool) -> None:
+def import_(app: CliContext, *, name: str, paths: Sequence[Path], uidl: bool) -> None:
     """Put the mail of .eml files, mboxes, Maildirs or folders of them into a user's maildrop.
 
     Oldest first; the files stay as they are. Ends with 65 if a message could not be taken.

@@ -23,7 +23,7 @@ from pop3hub.errors import (
     WrongAnswer,
 )
 from pop3hub.hooks import answers
-from pop3hub.hooks.deadlines import Watch
+from pop3hub.hooks.deadlines import Deadlines
 from pop3hub.hooks.discovery import Plugin
 from pop3hub.hooks.registry import Impl, resolve
 
@@ -66,7 +66,7 @@ class HookCaller:
         self.extensions = [_named(extension) for extension in extensions]
         self.hook_timeout = hook_timeout
         self.log = structlog.get_logger("pop3hub.plugins")
-        self._watch = Watch()
+        self._deadlines = Deadlines()
         self._started: list[str] = []
         own = [] if defaults is None else [Plugin(OWN, defaults)]
         self._hooks = resolve([*own, self.backend, *self.extensions])
@@ -113,7 +113,7 @@ class HookCaller:
         try:
             result = (part or impl.call)(*arguments)
             if inspect.isawaitable(result):
-                result = await self._watch.limit(result, patience)
+                result = await self._deadlines.limit(result, patience)
         except (TemporaryFailure, PermanentFailure) as exc:
             calls.failures += 1
             if exc.detail:

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable
 
 
-class Watch:
+class Deadlines:
     """A limit for many short waits at once: one timer a second, and a dictionary entry a wait.
 
     `asyncio.timeout` makes a timer for each wait, which costs more than most of the waits do.
@@ -28,7 +28,7 @@ class Watch:
         loop = task.get_loop()
         self._deadlines[task] = loop.time() + seconds
         if self._timer is None:
-            self._timer = loop.call_later(min(1.0, seconds), self._look, loop, seconds)
+            self._timer = loop.call_later(min(1.0, seconds), self._check, loop, seconds)
         try:
             return await awaitable
         except asyncio.CancelledError:
@@ -43,7 +43,7 @@ class Watch:
                 self._expired.discard(task)
                 task.uncancel()
 
-    def _look(self, loop: asyncio.AbstractEventLoop, seconds: float) -> None:
+    def _check(self, loop: asyncio.AbstractEventLoop, seconds: float) -> None:
         self._timer = None
         now = loop.time()
         for task, deadline in self._deadlines.items():
@@ -51,4 +51,4 @@ class Watch:
                 self._expired.add(task)
                 task.cancel()
         if self._deadlines:
-            self._timer = loop.call_later(min(1.0, seconds), self._look, loop, seconds)
+            self._timer = loop.call_later(min(1.0, seconds), self._check, loop, seconds)

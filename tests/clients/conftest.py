@@ -5,8 +5,8 @@ from urllib.parse import quote, urlsplit
 import pytest
 
 from pop3hub.server.server import PopServer
-from tests.authority import Authority
 from tests.clients.host import LISTENERS, Host
+from tests.support.authority import Authority
 
 
 @pytest.fixture(scope="session")

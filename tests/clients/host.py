@@ -10,7 +10,7 @@ import pytest
 from pop3hub.auth.scram import SCRAM_HASHES, scram_keys
 from pop3hub.hooks.specs import hookimpl
 from tests.clients.mailbox import STORED
-from tests.serving import Store, new_user
+from tests.support.serving import Store, new_user
 
 PATIENCE = 60.0
 """Seconds after which a client that has not ended is killed, and its test has failed."""

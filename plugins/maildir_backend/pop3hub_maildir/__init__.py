@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import OrderedDict
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,8 @@ from pop3hub import (
 )
 from pop3hub_maildir.delivery import Delivery
 from pop3hub_maildir.failures import refusal, told
-from pop3hub_maildir.folder import Folder
+from pop3hub_maildir.folder import MEASURING, PAGE, Folder
+from pop3hub_maildir.index import INDEX_PATIENCE
 from pop3hub_maildir.lock import MaildirLock
 from pop3hub_maildir.messages import MaildirMessage
 from pop3hub_maildir.passwd import CLEAR, PasswdFile, is_same_password
@@ -54,7 +56,19 @@ REMOVED = 1000
 class MaildirBackend:
     """One Maildir for each user, found by a pattern; users from a file or from another plugin."""
 
-    def __init__(self) -> None:
+    def __init__(
+        self,
+        *,
+        page: int = PAGE,
+        measuring: float = MEASURING,
+        index_patience: float = INDEX_PATIENCE,
+    ) -> None:
+        """Take limits of a listing's page, in messages and seconds, and of waiting for an index."""
+        self._limits: dict[str, Any] = {
+            "page": page,
+            "measuring": measuring,
+            "index_patience": index_patience,
+        }
         self._pattern: Pattern | None = None
         self._passwd: PasswdFile | None = None
         self._cache = CACHE
@@ -196,14 +210,15 @@ class MaildirBackend:
             raise PermanentFailure(text_id="maildrop-damaged")
         folder = self._folders.get(str(path))
         if folder is None:
-            folder = self._folders[str(path)] = Folder(path)
+            folder = self._folders[str(path)] = Folder(path, **self._limits)
         self._folders.move_to_end(str(path))
         return folder
 
     @hookimpl
     def lock_maildrop(self, user: PopUser) -> MaildirLock:
         """Lock the Maildir against every other session, process and machine."""
-        return MaildirLock(self._folder(user.name), self._leaving)
+        folder = self._folder(user.name)
+        return MaildirLock(folder, partial(self._leaving, folder))
 
     def _leaving(self, folder: Folder) -> None:
         """Keep what the session has listed, within the cache's limit."""

@@ -25,6 +25,7 @@ from pop3hub.mailbox_files import delivered, dovecot_uidls
 from pop3hub_maildir import removal
 from pop3hub_maildir.directories import OpenMaildir
 from pop3hub_maildir.failures import told
+from pop3hub_maildir.index import INDEX_PATIENCE
 from pop3hub_maildir.known import KnownMessages
 from pop3hub_maildir.looking import all_places, find
 from pop3hub_maildir.measuring import measure
@@ -60,12 +61,22 @@ class Folder:
     lock: held by the session that has the maildrop open in this process.
     """
 
-    def __init__(self, path: MaildirPath) -> None:
+    def __init__(
+        self,
+        path: MaildirPath,
+        *,
+        page: int = PAGE,
+        measuring: float = MEASURING,
+        index_patience: float = INDEX_PATIENCE,
+    ) -> None:
+        """Take limits: messages of a page, seconds of measuring it and of waiting for the index."""
+        self._page = page
+        self._measuring = measuring
         self.path = path
         self.messages: Snapshot[MaildirMessage] = Snapshot()
         self.counted = 0
         self.lock: MaildirLock | None = None
-        self._known = KnownMessages(self)
+        self._known = KnownMessages(self, str(path), index_patience)
         self._twins: frozenset[str] = frozenset()
         self._listed = False
         self._times: tuple[int, int] | None = None
@@ -171,7 +182,7 @@ class Folder:
         ready: list[MaildirMessage] = []
         fresh: list[MaildirMessage] = []
         moved: dict[str, str] = {}
-        until = time.monotonic() + MEASURING
+        until = time.monotonic() + self._measuring
         with OpenMaildir(self.path) as maildir:
             for message in messages:
                 if message.stamp is UNMEASURED:
@@ -179,7 +190,7 @@ class Folder:
                         continue
                     fresh.append(message)
                 ready.append(message)
-                if len(ready) >= PAGE or time.monotonic() > until:
+                if len(ready) >= self._page or time.monotonic() > until:
                     break
             self._known.remember(maildir, fresh)
         for message in fresh:

@@ -32,7 +32,7 @@ SPARE_LINES = 1000
 """Lines of removed messages that are kept before the file is rewritten."""
 SIZE_LIMIT = 256 << 20
 """Octets of an index: more than two million messages. A larger file isn't read."""
-LOCK_PATIENCE = 5.0
+INDEX_PATIENCE = 5.0
 """Seconds for which another process may hold the file's lock; it needs some milliseconds."""
 LOCK_PAUSE = 0.005
 
@@ -69,7 +69,8 @@ class Index:
     lines: how many there are in the file, those that don't count any more included.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, patience: float = INDEX_PATIENCE) -> None:
+        self._patience = patience
         self._inode = 0
         self._position = 0
         self.lines = 0
@@ -79,7 +80,7 @@ class Index:
         """Keep other processes from writing; raise OSError where that takes too long."""
         lock = maildir.open_at_top(LOCK, os.O_RDWR | os.O_CREAT)
         try:
-            until = time.monotonic() + LOCK_PATIENCE
+            until = time.monotonic() + self._patience
             while True:
                 try:
                     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from pop3hub_maildir.directories import OpenMaildir
-    from pop3hub_maildir.folder import Folder
 
 _READ_ONLY = {errno.EACCES, errno.EPERM, errno.EROFS}
 
@@ -29,11 +28,12 @@ class KnownMessages:
     Its functions block, and are called by one thread at a time.
     """
 
-    def __init__(self, folder: Folder) -> None:
+    def __init__(self, folder: object, path: str, index_patience: float) -> None:
         self._folder = folder
+        self._path = path
         self._messages: dict[str, MaildirMessage] = {}
         self._bases: dict[str, str] = {}
-        self._index = Index()
+        self._index = Index(index_patience)
         self._index_failed = False
         self._log = structlog.get_logger("pop3hub.maildir")
 
@@ -106,7 +106,7 @@ class KnownMessages:
         try:
             yield
         except OSError as exc:
-            path = str(self._folder.path)
+            path = self._path
             if exc.errno in _READ_ONLY or self._index_failed:
                 self._log.debug("maildir.no_index", maildir=path, error=exc.strerror)
             else:

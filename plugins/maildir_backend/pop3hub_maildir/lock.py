@@ -15,7 +15,7 @@ import errno
 import fcntl
 import os
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
@@ -24,8 +24,10 @@ from pop3hub_maildir.directories import OpenMaildir
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from contextlib import AbstractContextManager
 
-    from pop3hub_maildir.folder import Folder
+    from pop3hub_maildir.directories import MaildirPath
+
 
 NAME = "pop3hub.lock"
 TRIES = 5
@@ -34,12 +36,22 @@ NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES}
 """Errors by which a file can't be made, and the folder's lock has to do."""
 
 
+class Lockable(Protocol):
+    """A folder that can be locked."""
+
+    path: MaildirPath
+    lock: MaildirLock | None
+
+    def failures(self) -> AbstractContextManager[None]:
+        """Return what turns OSErrors into PopErrors."""
+
+
 class MaildirLock:
     """An async context manager; taking it makes some quick system calls on the event loop."""
 
     __slots__ = ("_fd", "_folder", "_leaving", "_log", "maildir")
 
-    def __init__(self, folder: Folder, leaving: Callable[[Folder], None]) -> None:
+    def __init__(self, folder: Lockable, leaving: Callable[[], None]) -> None:
         """Lock this folder; `leaving` is called at the session's end, before the lock goes.
 
         maildir: open for as long as the lock is held, for the event loop alone.
@@ -65,7 +77,7 @@ class MaildirLock:
             return
         self._folder.lock = None
         try:
-            self._leaving(self._folder)
+            self._leaving()
         finally:
             self._close()
 

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Any
 
 from pop3hub import PopMessage
 from pop3hub_maildir.index import Record
 from pop3hub_maildir.measuring import Measured, Stamp
-
-if TYPE_CHECKING:
-    from pop3hub_maildir.folder import Folder
 
 UNMEASURED = Stamp(0, 0, 0)
 """The stamp of a message whose file has to be measured: no file has inode 0."""
@@ -18,13 +15,14 @@ UNMEASURED = Stamp(0, 0, 0)
 class MaildirMessage(PopMessage):
     """A message file.
 
+    folder: the `Folder` that it is in, which made it.
     place: where it was last seen, from the Maildir: `cur/name:2,S`; "" if it wasn't.
     stamp: the file that size, `wire_ready` and `ascii_size` hold for.
     """
 
     __slots__ = ("base", "folder", "place", "stamp")
 
-    def __init__(self, folder: Folder, base: str, uid: str, place: str = "") -> None:
+    def __init__(self, folder: Any, base: str, uid: str, place: str = "") -> None:
         super().__init__(uid, -1)
         self.folder = folder
         self.base = base

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 SMALL = 64 * 1024
 """Octets up to which a file is read at once where the file system can't say what is in memory."""
 
-_NOWAIT: int | None = getattr(os, "RWF_NOWAIT", None)
+NOWAIT: int | None = getattr(os, "RWF_NOWAIT", None)
 
 
 class FileChanged(Exception):
@@ -35,7 +35,8 @@ class FileChanged(Exception):
 class Reader:
     """Reads files for the sessions of one event loop."""
 
-    def __init__(self, threads: FileThreads) -> None:
+    def __init__(self, threads: FileThreads, *, nowait: int | None = NOWAIT) -> None:
+        self._nowait = nowait
         self._threads = threads
         self._scratch = bytearray(CHUNK)
         self._view = memoryview(self._scratch)
@@ -62,10 +63,10 @@ class Reader:
     def at_hand(self, fd: int, offset: int, size: int) -> bytes | None:
         """Return what can be read without waiting for a disk, at most a chunk; None for nothing."""
         size = min(size, CHUNK)
-        if _NOWAIT is None:
+        if self._nowait is None:
             return os.pread(fd, size, offset) if size <= SMALL else None
         try:
-            count = os.preadv(fd, [self._view[:size]], offset, _NOWAIT)
+            count = os.preadv(fd, [self._view[:size]], offset, self._nowait)
         except BlockingIOError:
             return None
         except OSError as exc:

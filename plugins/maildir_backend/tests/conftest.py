@@ -34,9 +34,9 @@ class Mailbox:
         for folder in ("new", "cur"):
             os.utime(self.path / folder, (LONG_AGO, LONG_AGO))
 
-    def serve(self, **settings) -> PopServer:
+    def serve(self, backend=None, **settings) -> PopServer:
         settings = {"listen": (), "failure_delay": 0, "bcrypt_cost": 4} | settings
-        return PopServer(backend=MaildirBackend(), options=self.options, **settings)
+        return PopServer(backend=backend or MaildirBackend(), options=self.options, **settings)
 
     @property
     def index(self):

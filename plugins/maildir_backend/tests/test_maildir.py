@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from pop3hub.testing import Dialogue
+from pop3hub_maildir import MaildirBackend
 from pop3hub_maildir.index import HEADER, SPARE_LINES
 
 POSTFIX = "1700000001.Vfd01I5e07M{0:06}.mail"
@@ -171,14 +172,14 @@ async def test_an_index_that_names_a_unique_id_twice_locks_nobody_out(server, ma
     assert first == await uidl(server)
 
 
-async def test_files_that_cant_be_read_hide_no_others(server, mailbox, monkeypatch):
-    monkeypatch.setattr("pop3hub_maildir.folder.MEASURING", 0)
+async def test_files_that_cant_be_read_hide_no_others(mailbox):
     for number in range(3):
         (mailbox.path / "cur" / f"{number}.folder").mkdir()
     mailbox.put("4.M1P1.host")
     mailbox.put("5.M1P1.host")
 
-    assert ["4.M1P1.host", "5.M1P1.host"] == await uidl(server)
+    async with mailbox.serve(MaildirBackend(measuring=0)) as server:
+        assert ["4.M1P1.host", "5.M1P1.host"] == await uidl(server)
 
 
 async def test_the_index_is_written_anew_when_most_of_it_is_of_removed_messages(server, mailbox):
@@ -235,12 +236,12 @@ async def test_a_maildir_that_is_not_there_is_made_at_the_login(server, mailbox,
     assert 0o700 == (made / "cur").stat().st_mode & 0o777
 
 
-async def test_listing_in_pages_measures_everything(server, mailbox, monkeypatch):
-    monkeypatch.setattr("pop3hub_maildir.folder.PAGE", 2)
+async def test_listing_in_pages_measures_everything(mailbox):
     for number in range(5):
         mailbox.put(f"{number}.M1P1.host", b"x" * number + b"\n")
 
-    assert b"+OK 5 20\r\n" == (await ask(server, "STAT"))[0]
+    async with mailbox.serve(MaildirBackend(page=2)) as server:
+        assert b"+OK 5 20\r\n" == (await ask(server, "STAT"))[0]
     assert 5 == mailbox.index.count("\tn\t")
 
 

@@ -13,6 +13,7 @@ from contextlib import contextmanager, nullcontext
 import pytest
 
 from pop3hub.testing import Dialogue
+from pop3hub_maildir import MaildirBackend
 
 DOVEADM = shutil.which("doveadm", path=f"{os.environ.get('PATH', '')}:/usr/bin:/usr/sbin")
 RENAMER = """
@@ -221,10 +222,8 @@ def start(words) -> subprocess.Popen[bytes]:
     return subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
 
-async def test_a_lock_on_the_index_that_is_never_released_refuses_nobody(
-    server, mailbox, monkeypatch
-):
-    monkeypatch.setattr("pop3hub_maildir.index.LOCK_PATIENCE", 0.05)
+async def test_a_lock_on_the_index_that_is_never_released_refuses_nobody(mailbox):
+    backend = MaildirBackend(index_patience=0.05)
     mailbox.put("1.M1P1.host")
     program = (
         "import fcntl, sys; file = open(sys.argv[1], 'a'); fcntl.flock(file, fcntl.LOCK_EX);"
@@ -233,7 +232,7 @@ async def test_a_lock_on_the_index_that_is_never_released_refuses_nobody(
     words = [sys.executable, "-c", program, mailbox.path / "pop3hub-index.lock"]
     with start(words) as holder:
         holder.stdout.readline()
-        async with Dialogue(server) as dialogue:
+        async with mailbox.serve(backend) as server, Dialogue(server) as dialogue:
             assert (await dialogue.login("luke", "hello")).startswith(b"+OK")
             assert (await delete_all(dialogue)).startswith(b"+OK")
         holder.stdin.close()

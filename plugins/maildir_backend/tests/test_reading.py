@@ -72,10 +72,9 @@ def test_nothing_is_left_open(mailbox):
 
 @pytest.mark.parametrize("nowait", [None, os.RWF_NOWAIT])
 @pytest.mark.parametrize("octets", [0, 1, 65_536, 65_537, 262_144, 262_145, 600_000])
-async def test_contents_are_whole_whatever_the_system_can_do(
-    server, mailbox, monkeypatch, octets, nowait
-):
-    monkeypatch.setattr("pop3hub_maildir.reading._NOWAIT", nowait)
+async def test_contents_are_whole_whatever_the_system_can_do(server, mailbox, octets, nowait):
+    backend = server.plugins.backend.instance
+    backend._reader._nowait = nowait
     contents = (b"0123456789abcd\r\n" * (octets // 16 + 1))[:octets]
     mailbox.put("1.M1P1.host", contents)
 

@@ -19,7 +19,7 @@ from prometheus_client.parser import text_string_to_metric_families
 import pop3hub_metrics
 from pop3hub import ConfigurationError, PopMessage, PopServer, PopUser, TemporaryFailure, hookimpl
 from pop3hub_metrics import Metrics, http, parse
-from tests.authority import Authority
+from tests.support.authority import Authority
 
 MESSAGE = b"Subject: hi\r\n\r\nHello world!\r\n"
 LISTEN = "pop3://127.0.0.1:0"

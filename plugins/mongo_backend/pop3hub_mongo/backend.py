@@ -310,10 +310,10 @@ class MongoBackend:
 
     # For operators
 
-    async def sweep(self, young: float) -> Swept:
+    async def sweep(self, min_age: float) -> Swept:
         """Do away with what interrupted work left behind."""
         with self.driver.errors():
-            return await self.sweeper.sweep(young)
+            return await self.sweeper.sweep(min_age)
 
     async def list_locks(self) -> list[dict[str, Any]]:
         """Return the documents of all leases that are held."""

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from bson import Binary
 from pymongo.errors import PyMongoError
 
-from pop3hub import TemporaryFailure
-from pop3hub_mongo.wire import WireForm, has_ascii_headers
+from pop3hub import TemporaryFailure, WireForm
+from pop3hub_mongo.wire import has_ascii_headers
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator

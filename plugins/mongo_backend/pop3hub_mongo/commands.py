@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import click
 
 from pop3hub_mongo.options import YOUNG
 
 if TYPE_CHECKING:
-    from pop3hub_mongo.backend import MongoBackend
+    from collections.abc import Awaitable
 
 
-def register(group: click.Group, backend: MongoBackend) -> None:
+class Operations(Protocol):
+    """What the commands ask of the backend."""
+
+    def sweep(self, min_age: float) -> Awaitable[Any]:
+        """Finish what was interrupted."""
+
+    def list_locks(self) -> Awaitable[Any]:
+        """Return the leases that are held."""
+
+    def break_lock(self, name: str) -> Awaitable[bool]:
+        """End the lease of a user."""
+
+
+def register(group: click.Group, backend: Operations) -> None:
     """Add the commands to pop3hub's own."""
 
     @group.command("sweep")

@@ -8,14 +8,13 @@ from __future__ import annotations
 import os
 import struct
 import time
-import unicodedata
 from typing import TYPE_CHECKING, Any
 
 from bson import Binary, ObjectId
 from pymongo import IndexModel
 from pymongo.errors import DuplicateKeyError
 
-from pop3hub import NoSuchUser, PermanentFailure, PopUser, UniqueIdTaken
+from pop3hub import NoSuchUser, PermanentFailure, PopUser, UniqueIdTaken, name_key
 from pop3hub_mongo.bodies import CHUNK_INDEX, Bodies
 from pop3hub_mongo.messages import MongoMessage
 
@@ -55,7 +54,7 @@ class OwnStore:
     @staticmethod
     def key(name: str) -> str:
         """Return the form of a login name that is the key of its user: any case, Unicode NFC."""
-        return unicodedata.normalize("NFC", name.casefold())
+        return name_key(name)
 
     async def find_user(self, name: str) -> PopUser | None:
         """Return the user of this name, whatever its case, or None; one who is disabled is none."""
@@ -174,12 +173,12 @@ class OwnStore:
         message_id = self._ids.new()
         body = await self.bodies.write(key, message_id, contents)
         form = body.form
-        document: dict[str, Any] = {"_id": message_id, "user": key, "size": form.size}
+        document: dict[str, Any] = {"_id": message_id, "user": key, "size": form.octets}
         if uid:
             document["uid"] = uid
         if body.ascii_headers:
             document["ascii"] = True
-        if form.dotless:
+        if form.wire_ready:
             document["dotless"] = True
         if body.inline is None:
             document["chunks"] = body.chunks

@@ -75,11 +75,11 @@ class Sweeper:
         self._task: asyncio.Task[None] | None = None
         self._log = structlog.get_logger("pop3hub.mongo")
 
-    async def sweep(self, young: float = YOUNG) -> Swept:
-        """Do all there is to do; `young` in seconds. Raises PyMongoError."""
+    async def sweep(self, min_age: float = YOUNG) -> Swept:
+        """Do all there is to do; `min_age` in seconds. Raises PyMongoError."""
         swept = Swept()
         await self._removals(swept)
-        await self._leavings(swept, young)
+        await self._leavings(swept, min_age)
         return swept
 
     def start(self) -> None:
@@ -142,16 +142,16 @@ class Sweeper:
             finally:
                 await self._leases.release(lease)
 
-    async def _leavings(self, swept: Swept, young: float) -> None:
+    async def _leavings(self, swept: Swept, min_age: float) -> None:
         if self._chunks is not None:
-            await self._bodies(swept, young)
+            await self._bodies(swept, min_age)
         if self._sizes is not None:
             await self._old_sizes(swept)
 
-    async def _bodies(self, swept: Swept, young: float) -> None:
+    async def _bodies(self, swept: Swept, min_age: float) -> None:
         """Remove the chunks of deliveries and removals that were broken off."""
         # An ObjectId of a date sorts before all others of its second.
-        oldest = ObjectId.from_datetime(datetime.now(UTC) - timedelta(seconds=young - 1))
+        oldest = ObjectId.from_datetime(datetime.now(UTC) - timedelta(seconds=min_age - 1))
         fields = {"_id": 0, "user": 1, "files_id": 1, "n": 1}
         cursor = self._chunks.find({"files_id": {"$lt": oldest}}, fields).hint(CHUNK_INDEX)
         async for batch in _batches(cursor, "files_id", self._batch):

@@ -6,11 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pop3hub import protocol
+from pop3hub import WireForm, protocol
 from pop3hub.auth.users import PopUser
 from pop3hub.errors import NoSuchUser, TemporaryFailure, UniqueIdTaken
 from pop3hub_mongo.bodies import CHUNK, INLINE
-from pop3hub_mongo.wire import WireForm
 
 pytestmark = pytest.mark.mongo
 
@@ -27,8 +26,8 @@ def test_wire_form_is_cores_at_every_split(pieces):
     sent = protocol.MessageEncoder()
     as_sent = sent.feed(whole) + sent.end()
     assert stored.replace(b"\n.", b"\n..") in {as_sent[:-3], as_sent[1:-3]}
-    assert sent.octets == form.size == len(stored)
-    assert protocol.is_wire_ready(stored) == form.dotless
+    assert sent.octets == form.octets == len(stored)
+    assert protocol.is_wire_ready(stored) == form.wire_ready
     assert whole.isascii() == form.ascii
 
 

@@ -41,9 +41,10 @@ class PopMessage:
         are sent as they are.
     ascii_size: octets of the RFC 6858 surrogate in the same form, `size` where none is needed; None
         while unknown, and where a surrogate happens to be as long as the message.
+    seen_ready: pop3hub's own: the very contents that were found to be wire-ready, as claimed.
     """
 
-    __slots__ = ("__weakref__", "ascii_size", "contents", "size", "uid", "wire_ready")
+    __slots__ = ("__weakref__", "ascii_size", "contents", "seen_ready", "size", "uid", "wire_ready")
 
     def __init__(
         self,
@@ -64,6 +65,7 @@ class PopMessage:
         self.contents: bytes | None = contents
         self.wire_ready = wire_ready
         self.ascii_size = ascii_size
+        self.seen_ready: bytes | None = None
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(uid={self.uid!r}, size={self.size})"

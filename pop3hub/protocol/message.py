@@ -57,9 +57,11 @@ class WireReadyEncoder:
     claim_held: whether the octets so far could be sent as they were.
     """
 
-    __slots__ = ("_last", "_repairing", "claim_held", "done", "octets")
+    __slots__ = ("_last", "_repairing", "_seen", "claim_held", "done", "octets")
 
-    def __init__(self) -> None:
+    def __init__(self, *, seen: bool = False) -> None:
+        """Encode octets; `seen` says that the very same ones went through before, unchanged."""
+        self._seen = seen
         self._last = b"\r\n"
         self._repairing: MessageEncoder | None = None
         self.octets = 0
@@ -70,11 +72,15 @@ class WireReadyEncoder:
         """Return a chunk as it goes to the client."""
         if self._repairing is None:
             # Most large messages are base64, without a dot: one memchr, a hundredth of sending.
-            if b"." not in chunk or not (
-                (chunk[0] == _DOT and self._last.endswith(b"\n")) or _DOT_AFTER_LF.search(chunk)
+            if (
+                self._seen
+                or b"." not in chunk
+                or not (
+                    (chunk[0] == _DOT and self._last.endswith(b"\n")) or _DOT_AFTER_LF.search(chunk)
+                )
             ):
                 self.octets += len(chunk)
-                self._last = (self._last + chunk[-2:])[-2:]
+                self._last = chunk[-2:] if len(chunk) > 1 else (self._last + chunk)[-2:]
                 return chunk
             self.claim_held = False
             self._repairing = MessageEncoder(line_start=self._last.endswith(b"\n"))
@@ -175,10 +181,9 @@ class MessageEncoder(LineEnds):
 
     octets: what was sent so far, before dot-stuffing (RFC 1939 s11).
     done: the lines that TOP asked for are sent; the rest of the message need not be read.
-    claim_held: always true: nothing is claimed of these octets.
     """
 
-    __slots__ = ("_body_lines", "_in_header", "claim_held", "done")
+    __slots__ = ("_body_lines", "_in_header", "done")
 
     def __init__(self, body_lines: int | None = None, *, line_start: bool = True) -> None:
         """Encode the whole message, or the header and so many lines of the body (TOP)."""
@@ -186,7 +191,6 @@ class MessageEncoder(LineEnds):
         self._body_lines = body_lines
         self._in_header = body_lines is not None
         self.done = False
-        self.claim_held = True
 
     def feed(self, chunk: bytes) -> bytes:
         """Return a chunk as it goes to the client."""

@@ -31,22 +31,28 @@ TURN = 1024 * 1024
 
 
 class Transfer:
-    """One message for RETR, or the first lines of it for TOP: announced, encoded and counted."""
+    """One message for RETR, or the first lines of it for TOP: announced, encoded and counted.
 
-    __slots__ = ("_body_lines", "_encoder", "_number", "_session", "downgrader")
+    contents: all of it, where it is at hand: octets that were sent once need no second look.
+    """
 
-    def __init__(self, session: Session, number: int, body_lines: int | None) -> None:
+    __slots__ = ("_body_lines", "_contents", "_encoder", "_number", "_session", "downgrader")
+
+    def __init__(
+        self, session: Session, number: int, body_lines: int | None, contents: Contents
+    ) -> None:
         message = session.maildrop[number]
-        surrogate = session.takes_surrogates and message.ascii_size != message.size
+        surrogate = message.ascii_size != message.size and session.takes_surrogates
         self.downgrader = Downgrader() if surrogate else None
         self._encoder: protocol.Encoder
         if message.wire_ready and body_lines is None and not surrogate:
-            self._encoder = protocol.WireReadyEncoder()
+            self._encoder = protocol.WireReadyEncoder(seen=contents is message.seen_ready)
         else:
             self._encoder = protocol.MessageEncoder(body_lines)
         self._session = session
         self._number = number
         self._body_lines = body_lines
+        self._contents = contents
 
     def announce(self) -> None:
         """Send the status line; after it the reply can only be finished or cut off."""
@@ -75,25 +81,32 @@ class Transfer:
             session.channel.send(encoder.feed(self.downgrader.end()))
         session.channel.send(encoder.end())
         message = session.maildrop[self._number]
-        if not encoder.claim_held:
-            session.log.warning("message.not_wire_ready", uid=message.uid)
-            message.wire_ready = False
-        stats = session.stats
-        stats.octets += encoder.octets
-        if self._body_lines is not None:
-            return None
-        if self.downgrader:
+        if isinstance(encoder, protocol.WireReadyEncoder):
+            if not encoder.claim_held:
+                session.log.warning("message.not_wire_ready", uid=message.uid)
+                message.wire_ready = False
+            elif isinstance(self._contents, bytes):
+                message.seen_ready = self._contents
+        if self.downgrader and self._body_lines is None:
             _remember(session, self._number, self.downgrader)
-        stats.retrieved += 1
-        if encoder.octets not in {message.size, message.ascii_size}:
-            session.log.warning(
-                "message.size_differs", uid=message.uid, size=message.size, sent=encoder.octets
-            )
-        if session.retrieved is not None:
-            session.retrieved.add(self._number)
-        if session.plugins.observes("message_retrieved"):
-            return session.plugins.message_retrieved(message, session.view)
+        return _count(session, self._number, encoder.octets, whole=self._body_lines is None)
+
+
+def _count(session: Session, number: int, octets: int, *, whole: bool) -> Answer:
+    """Count what was sent; return what is still to be awaited, for a message that RETR sent."""
+    stats = session.stats
+    stats.octets += octets
+    if not whole:
         return None
+    stats.retrieved += 1
+    message = session.maildrop[number]
+    if octets not in {message.size, message.ascii_size}:
+        session.log.warning("message.size_differs", uid=message.uid, size=message.size, sent=octets)
+    if session.retrieved is not None:
+        session.retrieved.add(number)
+    if session.plugins.observes("message_retrieved"):
+        return session.plugins.message_retrieved(message, session.view)
+    return None
 
 
 def transmit(session: Session, number: int, body_lines: int | None) -> Answer:
@@ -126,7 +139,7 @@ def _load_and_send(session: Session, number: int, body_lines: int | None) -> Ans
         return _stream(session, number, body_lines, contents)
     if message.ascii_size is None and contents.isascii():
         message.ascii_size = message.size
-    transfer = Transfer(session, number, body_lines)
+    transfer = Transfer(session, number, body_lines, contents)
     if transfer.downgrader:
         return _stream(session, number, body_lines, contents)
     transfer.announce()
@@ -148,7 +161,7 @@ async def _stream(
     async with aclosing(_slices(opened) if isinstance(opened, bytes) else opened) as chunks:
         # What fails before the first chunk can still be told to the client.
         chunk = await anext(chunks, b"")
-        transfer = Transfer(session, number, body_lines)
+        transfer = Transfer(session, number, body_lines, opened)
         transfer.announce()
         turn = 0
         try:

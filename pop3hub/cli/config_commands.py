@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import textwrap
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
+
+from pop3hub.cli.hints import variables
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -123,7 +126,8 @@ def _origin(root: click.Context, option: click.Option, app: CliContext) -> str:
         case ParameterSource.COMMANDLINE:
             return "command line"
         case ParameterSource.ENVIRONMENT:
-            return f"environment, {root.auto_envvar_prefix}_{(option.name or '').upper()}"
+            names = variables(option, root.auto_envvar_prefix or "")
+            return f"environment, {next((name for name in names if name in os.environ), names[0])}"
         case ParameterSource.DEFAULT_MAP:
             return str(app.config)
     return "default"

@@ -17,6 +17,7 @@ from click.core import ParameterSource
 from pop3hub.cli import configuration, options
 from pop3hub.cli.commands import COMMANDS
 from pop3hub.cli.context import CliContext, Refused, english
+from pop3hub.cli.hints import OTHER_WORDS, unknown_variables, variables
 from pop3hub.cli.program import PREFIX, PROGRAM, Program
 from pop3hub.errors import ConfigurationError, NoSuchUser, PermanentFailure, PopError
 from pop3hub.hooks import discovery
@@ -107,17 +108,21 @@ def _file_values(program: Program) -> dict[str, Any]:
     app = program.app
     if app.config is None:
         return {}
+    known = {name: each for name, each in program.options.items() if name != "config"}
+    try:
+        return configuration.flatten(configuration.read(app.config), known, _not_chosen(app))
+    except ConfigurationError as exc:
+        raise ConfigurationError(f"{app.config}: {exc}") from exc
+
+
+def _not_chosen(app: CliContext) -> set[str]:
+    """Return the installed plugins that don't take part."""
     chosen = {plugin.name for plugin in (app.chosen, *app.extensions) if plugin}
-    others = {
+    return {
         entry.name
         for group in (discovery.BACKENDS, discovery.EXTENSIONS)
         for entry in discovery.installed(group)
-    }
-    known = {name: each for name, each in program.options.items() if name != "config"}
-    try:
-        return configuration.flatten(configuration.read(app.config), known, others - chosen)
-    except ConfigurationError as exc:
-        raise ConfigurationError(f"{app.config}: {exc}") from exc
+    } - chosen
 
 
 # The end
@@ -128,6 +133,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     try:
         program, values = assemble(arguments)
+        _warn_of_variables(program)
         code = program.main(
             arguments,
             prog_name=PROGRAM,
@@ -141,6 +147,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if command == "deliver" and code not in _BOUNCES:
             code = os.EX_TEMPFAIL  # what an administrator can repair, mail can wait for
     sys.exit(code or 0)
+
+
+def _warn_of_variables(program: Program) -> None:
+    """Say what is set in the environment and is no option's: a typing error changes nothing."""
+    known = [name for each in program.options.values() for name in variables(each, PREFIX)]
+    for line in unknown_variables(os.environ, known, _not_chosen(program.app), PREFIX):
+        click.echo(f"{PROGRAM}: {line}", err=True)
 
 
 _BOUNCES = {os.EX_DATAERR, os.EX_NOUSER, os.EX_UNAVAILABLE, 2}
@@ -173,11 +186,8 @@ _CODES: dict[type[Exception], int] = {
 
 def _line(exc: Exception) -> str:
     match exc:
-        case click.NoSuchOption() if _lacks_backend(exc):
-            text = f"There is no option {exc.option_name}, or it is a mail store's: give --backend"
-        case click.NoSuchOption() if _is_global(exc):
-            where = exc.ctx.info_name if exc.ctx else ""
-            text = f"{exc.option_name} is an option of pop3hub itself: give it before {where!r}"
+        case click.NoSuchOption() if hint := _hint(exc):
+            text = hint
         case click.BadParameter():
             text = f"{exc.format_message()}{_source(exc)}"
         case click.UsageError():
@@ -190,10 +200,34 @@ def _line(exc: Exception) -> str:
         case NoSuchUser():
             text = f"there is no user {exc.fields.get('name', '')!r}"
         case PopError():
-            text = english(exc)
+            text = f"{english(exc)}: {exc.detail}" if exc.detail else english(exc)
         case _:
             text = f"{type(exc).__name__}: {exc}; this is a defect of pop3hub or of a plugin"
     return " ".join(text.split())
+
+
+def _hint(exc: click.NoSuchOption) -> str:
+    """Return what to do about an option that doesn't exist here; "" leaves it to click."""
+    name = exc.option_name
+    if name in OTHER_WORDS:
+        return f"There is no option {name}: use {OTHER_WORDS[name]}"
+    if backend := _backend_of(exc):
+        return f"{name} is an option of a mail store: give --backend {backend}"
+    if _lacks_backend(exc):
+        return f"There is no option {name}, or it is a mail store's: give --backend"
+    if _is_global(exc):
+        where = exc.ctx.info_name if exc.ctx else ""
+        return f"{name} is an option of pop3hub itself: give it before {where!r}"
+    return ""
+
+
+def _backend_of(exc: click.NoSuchOption) -> str:
+    """Return the installed backend whose option this seems to be, where none was chosen; or ""."""
+    program = exc.ctx.command if exc.ctx else None
+    if not isinstance(program, Program) or program.app.chosen is not None:
+        return ""
+    names = [entry.name for entry in discovery.installed(discovery.BACKENDS)]
+    return next((name for name in names if f"{exc.option_name}-".startswith(f"--{name}-")), "")
 
 
 def _lacks_backend(exc: click.NoSuchOption) -> bool:
@@ -214,7 +248,9 @@ def _source(exc: click.BadParameter) -> str:
         return ""
     source = exc.ctx.get_parameter_source(exc.param.name)
     if source is ParameterSource.ENVIRONMENT:
-        return f" (in the environment, {PREFIX}_{exc.param.name.upper()})"
+        option = exc.ctx.command
+        names = variables(exc.param, PREFIX) if isinstance(exc.param, click.Option) else []
+        return f" (in the environment, {next((n for n in names if n in os.environ), option.name)})"
     if source is ParameterSource.DEFAULT_MAP and isinstance(exc.ctx.command, Program):
         return f" (in {exc.ctx.command.app.config})"
     return ""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pop3hub.cli import options
+from pop3hub.cli.hints import variables
 from pop3hub.errors import ConfigurationError
 from pop3hub.hooks import discovery
 
@@ -56,6 +57,8 @@ class Program(click.Group):
                         f"{heading}: its option {option.opts[0]} is one of {taken[name]!r} already"
                     )
                 taken[name] = heading
+                if option.envvar is None:
+                    option.envvar = variables(option, PREFIX)
         self.headings = headings
         self.plugin_options = {option.name or "" for _, group in plugins for option in group}
         self.app = app

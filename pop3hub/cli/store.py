@@ -140,6 +140,8 @@ def remove(app: CliContext, *, name: str, with_mail: bool) -> None:
 
 def _ask(what: str, name: str) -> str:
     """Return a secret: prompted for twice, or the next line of standard input."""
+    if sys.stdin is None:
+        raise Refused(f"standard input is closed, and the {what} comes from there", os.EX_DATAERR)
     if sys.stdin.isatty():
         text = f"{what[0].upper()}{what[1:]} of {name}"
         return str(click.prompt(text, hide_input=True, confirmation_prompt=True, err=True))
@@ -203,6 +205,8 @@ def deliver(app: CliContext, *, name: str) -> None:
     of sysexits.h, 67 for an unknown user and 75 for "try again": then nothing was stored.
     """
     store = app.store("store_message")
+    if sys.stdin is None:
+        raise Refused("standard input is closed, and the message comes from there", os.EX_DATAERR)
     message = sys.stdin.buffer
     head = _head(message)
     if not head:

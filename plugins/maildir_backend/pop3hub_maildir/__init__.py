@@ -120,8 +120,13 @@ class MaildirBackend:
         self._cache = options.get("maildir_cache", CACHE)
 
     @hookimpl
-    async def startup(self, server: Server | None) -> None:  # noqa: ARG002 - the hook's argument
+    async def startup(self, server: Server | None) -> None:
         """Look for the root folder, and read the users."""
+        if server is not None and self._passwd is None and not _knows_users(server):
+            raise ConfigurationError(
+                "nobody could log in: give --maildir-passwd FILE, or install a plugin whose "
+                "get_user knows the users"
+            )
         root = Path(self._paths.root)
         self._threads = FileThreads()
         self._reader = Reader(self._threads)
@@ -369,3 +374,8 @@ class MaildirBackend:
         if path is None or (user is None and not await self._run(path, path.exists)):
             raise NoSuchUser(name=name)
         return self._folder(user.name if user else name)
+
+
+def _knows_users(server: Server) -> bool:
+    """Return whether another plugin answers `get_user`."""
+    return any(hook == "get_user" and plugin != "maildir" for hook, plugin in server.calls)

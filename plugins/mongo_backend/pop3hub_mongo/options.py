@@ -58,7 +58,7 @@ class MongoOptions:
             return self.uri
         try:
             if self.uri_file == STANDARD_INPUT:
-                text = sys.stdin.read()
+                text = sys.stdin.read() if sys.stdin else ""
             else:
                 text = Path(self.uri_file).read_text("utf-8")
         except (OSError, UnicodeDecodeError) as exc:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pop3hub import Server, Session
+from pop3hub import Exchange, Server, Session
 from pop3hub.server.view import ServerView
 from pop3hub.session.view import SessionView
 
@@ -127,6 +127,12 @@ def test_hooks_are_handed_what_the_protocols_name_and_nothing_else():
     for protocol, view in ((Session, SessionView), (Server, ServerView)):
         members = {name for name in vars(protocol) if not name.startswith("_")}
         assert members == {name for name in vars(view) if not name.startswith("_")}
+
+
+def test_a_mechanism_is_not_handed_the_session_nor_the_key_of_the_salts():
+    public = {name for name in dir(Exchange) if not name.startswith("_")}
+
+    assert set() == public & {"ask", "authenticator", "salt_key", "session"}
 
 
 def test_only_the_caller_gets_at_hookimpls():

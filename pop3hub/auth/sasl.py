@@ -19,7 +19,7 @@ import json
 import re
 import secrets
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from pop3hub.auth.scram import SCRAM_HASHES, SCRAM_ITERATIONS, SCRAM_SALT, ScramKeys
@@ -64,39 +64,74 @@ class Authenticator(Protocol):
         """Return the user whom the token stands for; `name` is "" where the client gave none."""
 
 
-@dataclass(slots=True, kw_only=True)
 class Exchange:
     """One run of a mechanism, from the AUTH command to its end.
 
     mechanism: its name, in upper case.
-    ask: sends a challenge, already in base64, as `+ challenge`, and returns the client's line
-        without its line end.
-    certificate: the client's, verified, as `getpeercert` returns it; empty without one.
-    salt_key: what unknown users' SCRAM salts are made of, a secret. A key that changes with each
-        start, or differs between workers, changes these salts alone: then they tell who is unknown.
     initial: the decoded initial response; None where the client sent none, b"" for "=".
+    certificate: the client's, verified, as `getpeercert` returns it; empty without one.
     host: the name of this server, for CRAM-MD5's challenge.
     discovery: members for the JSON that refuses a token, such as `scope` and `openid-configuration`
         (RFC 7628 s3.2.2).
     name: who the client says it is, once it has said so, prepared: for the log. It may be anybody.
     """
 
-    mechanism: str
-    certificate: Mapping[str, Any] = field(default_factory=dict, repr=False)
-    ask: Callable[[bytes], Awaitable[bytes]]
-    authenticator: Authenticator
-    salt_key: bytes = field(repr=False)
-    initial: bytes | None = field(default=None, repr=False)
-    host: str = "localhost"
-    discovery: Mapping[str, str] = field(default_factory=dict)
-    name: str = field(default="", init=False)
+    __slots__ = (
+        "_ask",
+        "_authenticator",
+        "_salt_key",
+        "certificate",
+        "discovery",
+        "host",
+        "initial",
+        "mechanism",
+        "name",
+    )
+
+    def __init__(
+        self,
+        *,
+        mechanism: str,
+        ask: Callable[[bytes], Awaitable[bytes]],
+        authenticator: Authenticator,
+        salt_key: bytes,
+        certificate: Mapping[str, Any] | None = None,
+        initial: bytes | None = None,
+        host: str = "localhost",
+        discovery: Mapping[str, str] | None = None,
+    ) -> None:
+        """Take what a mechanism works with, and what it can't reach but through the methods.
+
+        ask: sends a challenge, already in base64, as `+ challenge`, and returns the client's line
+            without its line end.
+        salt_key: what unknown users' SCRAM salts are made of, a secret. A key that changes with
+            each start, or differs between workers, changes these salts alone: then they tell who
+            is unknown.
+        """
+        self.mechanism = mechanism
+        self.initial = initial
+        self.certificate = certificate or {}
+        self.host = host
+        self.discovery = discovery or {}
+        self.name = ""
+        self._ask = ask
+        self._authenticator = authenticator
+        self._salt_key = salt_key
+
+    def __repr__(self) -> str:
+        return f"<Exchange {self.mechanism} {self.name!r}>"
+
+    def nobodys_salt(self) -> bytes:
+        """Return the SCRAM salt of a user who is unknown: it looks like any, and stays the same."""
+        seed = f"{self.mechanism} {self.name}".encode()
+        return hmac.digest(self._salt_key, seed, "sha256")[:SCRAM_SALT]
 
     async def challenge(self, data: bytes) -> bytes:
         """Send a challenge and return the response, both as plain octets.
 
         Raises CommandError when the client cancels with `*` or answers what is no base64.
         """
-        line = await self.ask(base64.b64encode(data))
+        line = await self._ask(base64.b64encode(data))
         if line.strip() == b"*":
             raise CommandError("authentication-cancelled")
         return decode_response(line)
@@ -121,15 +156,15 @@ class Exchange:
 
     async def get_user(self, name: str) -> PopUser | None:
         """Return the user of this name, or None; None must not show in what follows."""
-        return await self.authenticator.get_user(name)
+        return await self._authenticator.get_user(name)
 
     async def compare_password(self, raw: str, user: PopUser | None) -> bool:
         """Return whether the password is the user's; False for None, in the same time."""
-        return await self.authenticator.compare_password(raw, user)
+        return await self._authenticator.compare_password(raw, user)
 
     async def verify_token(self, name: str, token: str) -> PopUser | None:
         """Return the user whom the token stands for, or None."""
-        return await self.authenticator.verify_token(name, token)
+        return await self._authenticator.verify_token(name, token)
 
 
 Need = Literal["shared-secret", "scram-keys", "token-verifier", "client-certificate"]
@@ -291,8 +326,7 @@ def _scram_keys(
             return ScramKeys.parse(stored, exchange.mechanism), None
         except UnknownHash as exc:
             damage = exc
-    seed = f"{exchange.mechanism} {exchange.name}".encode()
-    salt = hmac.digest(exchange.salt_key, seed, "sha256")[:SCRAM_SALT]
+    salt = exchange.nobodys_salt()
     nobody = secrets.token_bytes(hashlib.new(algorithm).digest_size)
     return ScramKeys(SCRAM_ITERATIONS, salt, nobody, nobody), damage
 

@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 
     from pop3hub import PopMessage, PopUser, Server, Session
     from pop3hub_mongo.driver import Driver
-    from pop3hub_mongo.failures import Failures
+    from pop3hub_mongo.failed_logins import FailedLogins
     from pop3hub_mongo.lease import Leases
     from pop3hub_mongo.mapped import MappedStore
-    from pop3hub_mongo.own import OwnStore
+    from pop3hub_mongo.native_store import NativeStore
     from pop3hub_mongo.purge import Purge
     from pop3hub_mongo.sweep import Sweeper, Swept
 
@@ -46,9 +46,9 @@ class MongoBackend:
     """
 
     driver: Driver
-    store: OwnStore | MappedStore
+    store: NativeStore | MappedStore
     leases: Leases
-    failures: Failures
+    failed_logins: FailedLogins
     purge: Purge
     sweeper: Sweeper
 
@@ -132,10 +132,10 @@ class MongoBackend:
             self.sweeper.start()
 
     async def _open(self) -> None:
-        from pop3hub_mongo.failures import Failures  # noqa: PLC0415 - see the module's docstring
+        from pop3hub_mongo.failed_logins import FailedLogins  # noqa: PLC0415 - see the module's docstring
         from pop3hub_mongo.lease import Leases  # noqa: PLC0415
         from pop3hub_mongo.mapped import MappedStore  # noqa: PLC0415
-        from pop3hub_mongo.own import OwnStore  # noqa: PLC0415
+        from pop3hub_mongo.native_store import NativeStore  # noqa: PLC0415
         from pop3hub_mongo.purge import Purge  # noqa: PLC0415
         from pop3hub_mongo.sweep import Sweeper  # noqa: PLC0415
 
@@ -143,9 +143,9 @@ class MongoBackend:
         in_uri = self.driver.default_database()
         if schema is None:
             ours = self.driver.database(self.options.database or in_uri or DEFAULT_DATABASE)
-            own = self.store = OwnStore(self.driver, ours)
-            await own.create_indexes()
-            leavings = {"chunks": own.bodies.chunks}
+            native = self.store = NativeStore(self.driver, ours)
+            await native.create_indexes()
+            leavings = {"chunks": native.bodies.chunks}
         else:
             if not (schema.database or in_uri):
                 raise ConfigurationError(
@@ -159,8 +159,8 @@ class MongoBackend:
             leavings = {"sizes": mapped.sizes}
         self.leases = Leases(ours["leases"])
         await self.leases.create_indexes()
-        self.failures = Failures(ours["failed_logins"])
-        await self.failures.create_indexes()
+        self.failed_logins = FailedLogins(ours["failed_logins"])
+        await self.failed_logins.create_indexes()
         self.purge = Purge(self.leases.collection, self.remove_messages)
         self.sweeper = Sweeper(
             self.leases, self.purge, self.store.messages, turns=ours["turns"], **leavings
@@ -224,7 +224,7 @@ class MongoBackend:
         if self.options.schema is not None:
             return None
         with self.driver.errors():
-            ids = await self._own.older_than(user.name, days * DAY)
+            ids = await self._native.older_than(user.name, days * DAY)
             return await self.purge.remove(user.name, session.id, session.fence, ids)
 
     @hookimpl
@@ -256,28 +256,28 @@ class MongoBackend:
     async def count_failed_login(self, name: str, address: str, window: float) -> tuple[int, int]:
         """Note a failed login; return what all nodes have counted."""
         with self.driver.errors():
-            return await self.failures.count(name, address, window)
+            return await self.failed_logins.count(name, address, window)
 
     # The store
 
     @property
-    def _own(self) -> OwnStore:
+    def _native(self) -> NativeStore:
         """The store of pop3hub's own schema. Raises PermanentFailure where there is another's."""
         if self.options.schema is not None:
             self._log.error("mongo.schema_is_foreign", remedy="use the program that keeps the mail")
             raise PermanentFailure
-        return self.store  # type: ignore[return-value] # without a schema it is OwnStore
+        return self.store  # type: ignore[return-value] # without a schema it is NativeStore
 
     @hookimpl
     async def store_user(self, user: PopUser, replace: bool) -> bool:  # noqa: FBT001 - as the hook has it
         """Keep a user."""
         with self.driver.errors():
-            return await self._own.store_user(user, replace=replace)
+            return await self._native.store_user(user, replace=replace)
 
     @hookimpl
     async def remove_user(self, name: str, with_mail: bool) -> bool:  # noqa: FBT001 - as the hook has it
         """Remove a user, whose maildrop is locked meanwhile."""
-        store = self._own
+        store = self._native
         with self.driver.errors():
             user = await store.users.find_one({"_id": store.key(name)}, {"_id": 1})
             if user is None:
@@ -306,7 +306,7 @@ class MongoBackend:
     ) -> str:
         """Put a message into a maildrop; a majority has it when this returns."""
         with self.driver.errors():
-            return await self._own.store_message(name, contents, uid)
+            return await self._native.store_message(name, contents, uid)
 
     # For operators
 

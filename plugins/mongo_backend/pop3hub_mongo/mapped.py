@@ -15,7 +15,7 @@ from pymongo.errors import BulkWriteError
 from pop3hub import PermanentFailure, PopUser
 from pop3hub.protocol.message import wire_form
 from pop3hub_mongo.messages import MongoMessage
-from pop3hub_mongo.own import USERS_PAGE
+from pop3hub_mongo.native_store import USERS_PAGE
 from pop3hub_mongo.wire import has_ascii_headers
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ PAGE = 1_000
 MEASURED = 32
 """Messages of a page where some have to be read for their size: a page has the time of one hook."""
 BODIES_AT_ONCE = 8
-"""Bodies that are read together for measuring; one may have 16 MiB."""
+"""MessageBodies that are read together for measuring; one may have 16 MiB."""
 ALREADY_THERE = 11000
 
 

@@ -17,8 +17,8 @@ from bson import ObjectId
 from pymongo.errors import DuplicateKeyError, PyMongoError
 
 from pop3hub import MaildropInUse, PopError
-from pop3hub_mongo.bodies import CHUNK_INDEX
 from pop3hub_mongo.lease import PURGE_INDEX
+from pop3hub_mongo.message_bodies import CHUNK_INDEX
 from pop3hub_mongo.options import YOUNG
 
 if TYPE_CHECKING:

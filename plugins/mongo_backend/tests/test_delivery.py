@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from pop3hub import WireForm, protocol
 from pop3hub.auth.users import PopUser
 from pop3hub.errors import NoSuchUser, TemporaryFailure, UniqueIdTaken
-from pop3hub_mongo.bodies import CHUNK, INLINE
+from pop3hub_mongo.message_bodies import CHUNK, INLINE
+from pop3hub_mongo.wire import WireForm
 
 pytestmark = pytest.mark.mongo
 

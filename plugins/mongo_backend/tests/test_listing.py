@@ -8,7 +8,7 @@ import pytest
 from bson import ObjectId
 
 from pop3hub.testing import Dialogue
-from pop3hub_mongo.own import LISTING_INDEX, listing_pipeline
+from pop3hub_mongo.native_store import LISTING_INDEX, listing_pipeline
 
 pytestmark = pytest.mark.mongo
 

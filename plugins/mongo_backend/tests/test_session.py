@@ -3,7 +3,7 @@
 import pytest
 
 from pop3hub.auth.users import PopUser
-from pop3hub_mongo.own import PAGE
+from pop3hub_mongo.native_store import PAGE
 
 pytestmark = pytest.mark.mongo
 

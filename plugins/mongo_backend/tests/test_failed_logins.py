@@ -10,7 +10,7 @@ from pop3hub.peer import Peer
 from pop3hub.settings import Limits
 from pop3hub.testing import Dialogue
 from pop3hub_mongo import MongoBackend
-from pop3hub_mongo.failures import PARTS
+from pop3hub_mongo.failed_logins import PARTS
 
 pytestmark = pytest.mark.mongo
 

@@ -42,7 +42,7 @@ class Body:
     chunks: int = 0
 
 
-class Bodies:
+class MessageBodies:
     """Reads and writes the bodies of one database."""
 
     def __init__(self, chunks: Any) -> None:

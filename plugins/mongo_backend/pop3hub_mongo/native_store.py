@@ -14,8 +14,8 @@ from bson import Binary, ObjectId
 from pymongo import IndexModel
 from pymongo.errors import DuplicateKeyError
 
-from pop3hub import NoSuchUser, PermanentFailure, PopUser, UniqueIdTaken, name_key
-from pop3hub_mongo.bodies import CHUNK_INDEX, Bodies
+from pop3hub import NoSuchUser, PermanentFailure, PopUser, UniqueIdTaken
+from pop3hub_mongo.message_bodies import CHUNK_INDEX, MessageBodies
 from pop3hub_mongo.messages import MongoMessage
 
 if TYPE_CHECKING:
@@ -31,14 +31,14 @@ LISTING_INDEX = [("user", 1), ("_id", 1), ("size", 1), ("uid", 1), ("ascii", 1)]
 UID_INDEX = [("user", 1), ("uid", 1)]
 
 
-class OwnStore:
+class NativeStore:
     """Users and mail in pop3hub's own schema."""
 
     def __init__(self, driver: Driver, database: Any) -> None:
         self._driver = driver
         self.users = database["users"]
         self.messages = database["messages"]
-        self.bodies = Bodies(database["bodies.chunks"])
+        self.bodies = MessageBodies(database["bodies.chunks"])
         self._ids = _ArrivalIds()
 
     async def create_indexes(self) -> None:

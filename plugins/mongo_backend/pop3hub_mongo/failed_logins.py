@@ -18,7 +18,7 @@ PARTS = 20
 document has no more entries than this, however many the failures."""
 
 
-class Failures:
+class FailedLogins:
     """The failed logins that all nodes have seen."""
 
     def __init__(self, collection: Any) -> None:

@@ -1,13 +1,12 @@
 """The backend: pop3hub's hooks, over the parts that do the work.
 
-What needs PyMongo is imported at the start, not before: a command line that only wants help shall
-not wait for it.
+What needs PyMongo is imported at the start, not before: a command line that only asks for help
+must not wait for it.
 """
 
 from __future__ import annotations
 
 import os
-import secrets
 import socket
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -15,12 +14,20 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from pop3hub import ConfigurationError, MaildropNotEmpty, PermanentFailure, hookimpl
+from pop3hub import (
+    ConfigurationError,
+    MaildropNotEmpty,
+    NoSuchUser,
+    PermanentFailure,
+    TemporaryFailure,
+    hookimpl,
+)
+from pop3hub_mongo.accounts import Account, MongoUser
 from pop3hub_mongo.messages import MongoMessage
 from pop3hub_mongo.options import DEFAULT_DATABASE, STANDARD_INPUT, MongoOptions, options
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
 
     import click
@@ -28,7 +35,7 @@ if TYPE_CHECKING:
     from pop3hub import PopMessage, PopUser, Server, Session
     from pop3hub_mongo.driver import Driver
     from pop3hub_mongo.failed_logins import FailedLogins
-    from pop3hub_mongo.lease import Leases
+    from pop3hub_mongo.lease import Lease, Leases
     from pop3hub_mongo.mapped import MappedStore
     from pop3hub_mongo.native_store import NativeStore
     from pop3hub_mongo.purge import Purge
@@ -57,6 +64,7 @@ class MongoBackend:
         self._client = client
         self.options = MongoOptions()
         self._piped_uri = ""
+        self._sessions: dict[str, tuple[Lease, MongoUser]] = {}
         self._node = f"{socket.gethostname()}:{os.getpid()}"
         self._log = structlog.get_logger("pop3hub.mongo")
 
@@ -81,13 +89,13 @@ class MongoBackend:
         """Return a message's octets, or a generator of chunks."""
         return await self.store.open_contents(message, user)
 
-    async def remove_messages(self, name: str, ids: Sequence[Any]) -> int:
-        """Remove the messages with these `MongoMessage.id`s; return how many are gone.
+    async def remove_messages(self, owner: Any, ids: Sequence[Any]) -> int:
+        """Remove the messages of an `Account.owner` with these ids; return how many are gone.
 
         One that was gone before counts. May be called again for the same messages, by another
         process, and without a session: after a crash the next login and the sweeper finish it.
         """
-        return await self.store.remove_messages(name, ids)
+        return await self.store.remove_messages(owner, ids)
 
     # Life
 
@@ -138,14 +146,17 @@ class MongoBackend:
         from pop3hub_mongo.native_store import NativeStore  # noqa: PLC0415
         from pop3hub_mongo.purge import Purge  # noqa: PLC0415
         from pop3hub_mongo.sweep import Sweeper  # noqa: PLC0415
+        from pop3hub_mongo.versions import NATIVE, claim_database  # noqa: PLC0415
 
         schema = self.options.schema
         in_uri = self.driver.default_database()
+        native: NativeStore | None = None
+        mapped: MappedStore | None = None
         if schema is None:
             ours = self.driver.database(self.options.database or in_uri or DEFAULT_DATABASE)
-            native = self.store = NativeStore(self.driver, ours)
+            await claim_database(ours, NATIVE)
+            self.store = native = NativeStore(self.driver, ours)
             await native.create_indexes()
-            leavings = {"chunks": native.bodies.chunks}
         else:
             if not (schema.database or in_uri):
                 raise ConfigurationError(
@@ -154,16 +165,16 @@ class MongoBackend:
                 )
             theirs = self.driver.database(schema.database or in_uri or "")
             ours = self.driver.database(self.options.database or DEFAULT_DATABASE)
-            mapped = self.store = MappedStore(schema, theirs, ours)
+            await claim_database(ours, f"{theirs.name}.{schema.messages}")
+            self.store = mapped = MappedStore(schema, theirs, ours)
             await mapped.create_indexes(allowed=self.options.create_indexes)
-            leavings = {"sizes": mapped.sizes}
         self.leases = Leases(ours["leases"])
         await self.leases.create_indexes()
         self.failed_logins = FailedLogins(ours["failed_logins"])
         await self.failed_logins.create_indexes()
         self.purge = Purge(self.leases.collection, self.remove_messages)
         self.sweeper = Sweeper(
-            self.leases, self.purge, self.store.messages, turns=ours["turns"], **leavings
+            self.leases, self.purge, turns=ours["turns"], native=native, mapped=mapped
         )
 
     @hookimpl
@@ -190,42 +201,73 @@ class MongoBackend:
     @hookimpl
     def lock_maildrop(self, user: PopUser, session: Session) -> AbstractAsyncContextManager[int]:
         """Return the lease on the maildrop; entering it gives its fence."""
-        return self._leased(user.name, session)
+        return self._leased(user, session)
 
     @asynccontextmanager
-    async def _leased(self, name: str, session: Session) -> AsyncIterator[int]:
+    async def _leased(self, user: PopUser, session: Session) -> AsyncIterator[int]:
         with self.driver.errors():
-            lease = await self.leases.acquire(
-                name,
-                session.id,
-                lambda: session.abort("lease lost"),
-                node=self._node,
-                peer=str(session.peer),
+            account = await self._account_of(user)
+        if not (isinstance(user, MongoUser) and user.account):
+            user = MongoUser(
+                user.name, user.password, user.secret, user.data, user.scram, account=account
             )
+        async with self._holding(
+            account, user.name, lambda: session.abort("lease lost"), peer=str(session.peer)
+        ) as lease:
+            self._sessions[session.id] = lease, user
+            try:
+                yield lease.fence
+            finally:
+                del self._sessions[session.id]
+
+    @asynccontextmanager
+    async def _holding(
+        self, account: Account, name: str, lost: Callable[[], None], **facts: str
+    ) -> AsyncIterator[Lease]:
+        """Hold the lease on a maildrop in which nothing is left over from an earlier holder."""
+        with self.driver.errors():
+            lease = await self.leases.acquire(account.lease, name, lost, node=self._node, **facts)
         try:
             if lease.purge:
                 with self.driver.errors():
-                    await self.purge.finish(name, lease.purge)
-            yield lease.fence
+                    await self.purge.finish(lease.key, lease.purge)
+            yield lease
         finally:
             with self.driver.errors():
                 await self.leases.release(lease)
 
-    @hookimpl
-    async def since_last_login(self, user: PopUser, session: Session) -> float:
-        """Note a login in the lease; return the seconds since the one before."""
-        with self.driver.errors():
-            delay = session.settings.login_delay
-            return await self.leases.since_last_login(user.name, session.id, delay)
+    async def _account_of(self, user: PopUser) -> Account:
+        try:
+            return await self.store.account_of(user)
+        except NoSuchUser:
+            if type(self).find_user is MongoBackend.find_user:
+                raise
+            return Account(user.name, user.name)  # a subclass has its users elsewhere
+
+    def _held_by(self, session: Session) -> tuple[Lease, MongoUser]:
+        """Return what a session holds. Raises TemporaryFailure: it holds no lease."""
+        try:
+            return self._sessions[session.id]
+        except KeyError:
+            raise TemporaryFailure from None
 
     @hookimpl
-    async def expire_messages(self, user: PopUser, days: int, session: Session) -> int | None:
+    async def since_last_login(self, session: Session) -> float:
+        """Note a login in the lease; return the seconds since the one before."""
+        lease, _ = self._held_by(session)
+        with self.driver.errors():
+            return await self.leases.since_last_login(lease, session.settings.login_delay)
+
+    @hookimpl
+    async def expire_messages(self, days: int, session: Session) -> int | None:
         """Remove what arrived so many days ago; None where another program keeps the mail."""
         if self.options.schema is not None:
             return None
+        lease, user = self._held_by(session)
         with self.driver.errors():
-            ids = await self._native.older_than(user.name, days * DAY)
-            return await self.purge.remove(user.name, session.id, session.fence, ids)
+            owner = (await self._account_of(user)).owner
+            ids = await self._native.older_than(owner, days * DAY)
+            return await self.purge.remove(lease, owner, ids)
 
     @hookimpl
     def receive_messages(self, user: PopUser) -> AsyncIterator[Sequence[PopMessage]]:
@@ -237,20 +279,23 @@ class MongoBackend:
         self, message: PopMessage, session: Session
     ) -> bytes | AsyncIterator[bytes] | None:
         """Return a message's octets, or a generator of chunks."""
-        if not isinstance(message, MongoMessage) or session.user is None:
+        if not isinstance(message, MongoMessage):
             return None
+        _, user = self._held_by(session)
         with self.driver.errors():
-            contents = await self.open_contents(message, session.user)
+            contents = await self.open_contents(message, user)
         return contents if isinstance(contents, bytes) else self.driver.errors_in(contents)
 
     @hookimpl
     async def delete_messages(self, messages: Sequence[PopMessage], session: Session) -> int | None:
         """Remove messages in the name of the session's lease; without it, nothing is removed."""
         ids = [message.id for message in messages if isinstance(message, MongoMessage)]
-        if len(ids) != len(messages) or session.user is None:
+        if len(ids) != len(messages):
             return None
+        lease, user = self._held_by(session)
         with self.driver.errors():
-            return await self.purge.remove(session.user.name, session.id, session.fence, ids)
+            owner = (await self._account_of(user)).owner
+            return await self.purge.remove(lease, owner, ids)
 
     @hookimpl
     async def count_failed_login(self, name: str, address: str, window: float) -> tuple[int, int]:
@@ -277,23 +322,36 @@ class MongoBackend:
     @hookimpl
     async def remove_user(self, name: str, with_mail: bool) -> bool:  # noqa: FBT001 - as the hook has it
         """Remove a user, whose maildrop is locked meanwhile."""
-        store = self._native
         with self.driver.errors():
-            user = await store.users.find_one({"_id": store.key(name)}, {"_id": 1})
-            if user is None:
+            found = await self._native.find_any(name)
+            if found is None or found.account is None:
                 return False
-            key = user["_id"]
-            owner = f"remove-{secrets.token_hex(8)}"
-            lease = await self.leases.acquire(key, owner, lambda: None, node=self._node)
-            try:
-                ids = await store.all_ids(key)
-                if ids and not with_mail:
-                    raise MaildropNotEmpty(name=name)
-                await self.purge.remove(key, owner, lease.fence, ids)
-                await store.users.delete_one({"_id": key})
-            finally:
-                await self.leases.release(lease)
+            account = found.account
+            async with self._holding(account, found.name, lambda: None) as lease:
+                await self._remove(found.name, lease, account.owner, with_mail=with_mail)
         return True
+
+    async def _remove(self, key: str, lease: Lease, owner: Any, *, with_mail: bool) -> None:
+        """Remove a user whose lease is held, and their mail.
+
+        The user goes when there is no mail, and none can come: a delivery is acknowledged after it
+        has seen that nobody removes its user, and that mark is made before looking for mail.
+        """
+        store = self._native
+        if not with_mail and await store.all_ids(owner):
+            raise MaildropNotEmpty(name=key)
+        deleted = False
+        while not deleted:
+            if with_mail:  # most of it without holding off anybody, since it may take long
+                await self.purge.remove(lease, owner, await store.all_ids(owner))
+            await store.hold_off_mail(key, owner)
+            ids = await store.all_ids(owner)
+            if ids and not with_mail:
+                await store.take_mail(key, owner)
+                raise MaildropNotEmpty(name=key)
+            await self.purge.remove(lease, owner, ids)
+            await self.leases.note_removal(lease)
+            deleted = await store.delete_user(key, owner)
 
     @hookimpl
     def list_users(self) -> AsyncIterator[Sequence[PopUser]]:
@@ -323,4 +381,5 @@ class MongoBackend:
     async def break_lock(self, name: str) -> bool:
         """Take a maildrop's lease away; return False if nobody holds it."""
         with self.driver.errors():
-            return await self.leases.break_off(self.store.key(name))
+            key = await self.store.lease_of(name)
+            return key is not None and await self.leases.break_off(key)

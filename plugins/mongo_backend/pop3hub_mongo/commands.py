@@ -56,7 +56,8 @@ def register(group: click.Group, backend: Operations) -> None:
         """List the maildrops that are open now: user, node, client, since when."""
         for held in app.run(backend.list_locks):
             since = f"{held['since']:%Y-%m-%d %H:%M:%S}Z"
-            click.echo(f"{held['_id']}\t{held.get('node', '-')}\t{held.get('peer', '-')}\t{since}")
+            who = "\t".join(held.get(fact, "-") for fact in ("user", "node", "peer"))
+            click.echo(f"{who}\t{since}")
 
     @lock.command("release")
     @click.argument("name")

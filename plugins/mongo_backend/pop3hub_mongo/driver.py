@@ -6,11 +6,13 @@ becomes an error of pop3hub.
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import os
 import time
 from collections.abc import AsyncGenerator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import structlog
@@ -22,7 +24,7 @@ from pymongo.read_concern import ReadConcern
 from pop3hub import ConfigurationError, TemporaryFailure
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Awaitable, Iterator
 
     from pop3hub_mongo.options import DriverName
 
@@ -80,14 +82,24 @@ class Driver:
             raise ConfigurationError(f"the MongoDB URI can't be used: {exc}") from exc
         return cls(client, where=_hosts(uri))
 
-    def database(self, name: str) -> Any:
+    def database(self, name: str, **options: Any) -> Any:
         """Return a database whose writes and reads are those of the majority, on the primary."""
         return self.client.get_database(
             name,
+            **options,
             read_preference=ReadPreference.PRIMARY,
             read_concern=ReadConcern("majority"),
             write_concern=WriteConcern("majority", wtimeout=MAJORITY_TIMEOUT),
         )
+
+    async def server_time(self) -> int:
+        """Return the primary's clock, in milliseconds since 1970.
+
+        What decides about deletion goes by this clock: that of a node may be a day off.
+        """
+        hello = await self.client.admin.command("hello")
+        now: datetime = hello["localTime"]
+        return round((now if now.tzinfo else now.replace(tzinfo=UTC)).timestamp() * 1000)
 
     def default_database(self) -> str | None:
         """Return the name of the database that the URI's path names."""
@@ -155,6 +167,22 @@ class Driver:
             "mongo.failed", error=_shortened(exc), kind=type(exc).__name__, unsaid=self._unsaid
         )
         self._unsaid = 0
+
+
+async def uninterrupted(command: Awaitable[T]) -> T:
+    """Await a command to its end, and only then let a cancellation through.
+
+    A command that was cancelled may go on: motor's thread does, and so does the server. What undoes
+    it has to come after it.
+    """
+    task = asyncio.ensure_future(command)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        if not task.cancelled():
+            task.exception()  # looked at: the cancellation is what the caller hears of
+        raise
 
 
 async def _settled(value: Any) -> Any:

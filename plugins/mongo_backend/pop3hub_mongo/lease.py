@@ -1,12 +1,14 @@
 """Leases: the exclusive hold on a maildrop, across all nodes (RFC 1939 s4).
 
-A lease is on the server's time. Its owner is a session, its fence rises with every owner. Whoever
-holds one renews it while the session lasts; who can't do so in time ends the session.
+A lease runs on the server's clock. Every acquisition is an owner of its own, also when a session
+tries twice, and the fence rises with every owner. The holder renews the lease while the session
+lasts; a session whose lease can't be renewed in time ends.
 """
 
 from __future__ import annotations
 
 import asyncio
+import secrets
 import time
 from contextlib import suppress
 from dataclasses import dataclass
@@ -15,12 +17,17 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 from pymongo import IndexModel, ReturnDocument, WriteConcern
-from pymongo.errors import DuplicateKeyError, PyMongoError
+from pymongo.errors import (
+    AutoReconnect,
+    DuplicateKeyError,
+    PyMongoError,
+    ServerSelectionTimeoutError,
+)
 
-from pop3hub import MaildropInUse
+from pop3hub import MaildropInUse, TemporaryFailure
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Coroutine, Mapping, Sequence
 
 TTL = 30.0
 """Seconds for which a lease holds: longer than the election of a new primary takes."""
@@ -35,26 +42,47 @@ KEPT = 31 * 86_400
 ATTEMPTS = 3
 """Tries to make a lease's document, if others make it at the same moment."""
 
+RELEASE_AFTER = (0.0, 1.0, 3.0, 8.0, 16.0)
+"""Seconds between tries to release a claim that got no answer: the server may be late with it."""
+STOPPING = 5.0
+"""Seconds for which `stop` waits for the release of claims that nobody waits for any more."""
+
 PURGE_INDEX = [("exp", 1)]
-"""Of those leases alone in which a removal stands."""
+"""Of those leases alone that hold an unfinished removal."""
+REMOVED_INDEX = [("removed", 1)]
+"""Of the leases of removed accounts alone."""
 LAPSED = datetime.fromtimestamp(0, UTC)
 
 
 @dataclass(slots=True, eq=False)
 class Lease:
-    """One session's hold on a maildrop.
+    """One acquisition of a maildrop.
 
+    key: the `_id` of the lease's document, one for each account.
+    user: the name, for people.
+    owner: a token that no other acquisition has.
     deadline: the monotonic time after which the holder doesn't trust it any more.
-    lost: what to call, once, when it is gone.
+    lost: called once when the lease is gone.
     purge: what an earlier session meant to remove and did not finish, or None.
     """
 
-    name: str
+    key: Any
+    user: str
     owner: str
     fence: int
     deadline: float
     lost: Callable[[], None]
     purge: Mapping[str, Any] | None = None
+
+    @property
+    def held(self) -> dict[str, Any]:
+        """The query that finds the lease's document as long as the server says it is held."""
+        return self.mine | {"$expr": {"$gt": ["$exp", "$$NOW"]}}
+
+    @property
+    def mine(self) -> dict[str, Any]:
+        """The query that finds the lease's document unless another acquisition has it."""
+        return {"_id": self.key, "owner": self.owner, "fence": self.fence}
 
 
 class Leases:
@@ -68,45 +96,84 @@ class Leases:
         self._keeper: asyncio.Task[None] | None = None
         self._renewing: asyncio.Task[None] | None = None
         self._loose: set[asyncio.Task[None]] = set()
+        self._stopping = asyncio.Event()
         self._log = structlog.get_logger("pop3hub.mongo")
 
     async def create_indexes(self) -> None:
         """Let the server collect what nobody has held for long, and find what is left to remove."""
         left = {"purge": {"$exists": True}}
+        removed = {"removed": {"$exists": True}}
         await self.collection.create_indexes(
             [
                 IndexModel([("gc", 1)], expireAfterSeconds=0),
                 IndexModel(PURGE_INDEX, partialFilterExpression=left),
+                IndexModel(REMOVED_INDEX, partialFilterExpression=removed),
             ]
         )
 
-    async def acquire(self, name: str, owner: str, lost: Callable[[], None], **facts: str) -> Lease:
+    async def acquire(self, key: Any, user: str, lost: Callable[[], None], **facts: str) -> Lease:
         """Return the lease on a maildrop; `facts` are for the operator who lists leases.
 
-        Raises MaildropInUse and PyMongoError.
+        Raises MaildropInUse and PyMongoError. If the caller is cancelled, the claim goes on, since
+        the server may grant it all the same, and is released once its answer is there.
         """
+        owner = secrets.token_hex(12)
+        asking = self._in_background(self._ask(key, owner, {"user": user, **facts}))
+        try:
+            began, found = await asyncio.shield(asking)
+        except BaseException:
+            self._in_background(self._give_back(asking, key, owner))
+            raise
+        if found is None or found.get("owner") != owner:
+            raise MaildropInUse
+        deadline = began + self.ttl
+        lease = Lease(key, user, owner, found["fence"], deadline, lost, found.get("purge"))
+        self._held[owner] = lease
+        return lease
+
+    async def _ask(
+        self, key: Any, owner: str, facts: Mapping[str, str]
+    ) -> tuple[float, dict[str, Any] | None]:
+        """Claim a lease; return when that was sent, and the document that there is now."""
         claim = self._claim(owner, facts)
         wanted = {"owner": 1, "fence": 1, "purge": 1}
+        began = time.monotonic()
         for _ in range(ATTEMPTS):
             began = time.monotonic()
             try:
                 found = await self.collection.find_one_and_update(
-                    {"_id": name}, claim, wanted, upsert=True, return_document=ReturnDocument.AFTER
+                    {"_id": key}, claim, wanted, upsert=True, return_document=ReturnDocument.AFTER
                 )
             except DuplicateKeyError:  # another one made the document just now: look again
                 continue
-            except BaseException:  # it may have been granted all the same, and shan't lie about
-                self._release_later(name, owner)
-                raise
-            if found is not None and found.get("owner") == owner:
-                lease = Lease(
-                    name, owner, found["fence"], began + self.ttl, lost, found.get("purge")
-                )
-                self._hold(lease)
-                return lease
             if found is not None:
-                raise MaildropInUse
-        raise MaildropInUse
+                return began, found
+        return began, None
+
+    async def _give_back(self, asking: asyncio.Task[Any], key: Any, owner: str) -> None:
+        """Release what a claim was granted that nobody waits for, once its answer is there."""
+        await asyncio.wait([asking])
+        if asking.cancelled():
+            return
+        error = asking.exception()
+        if error is None and (asking.result()[1] or {}).get("owner") != owner:
+            return
+        never_sent = isinstance(error, ServerSelectionTimeoutError)
+        unanswered = isinstance(error, AutoReconnect) and not never_sent
+        for pause in RELEASE_AFTER if unanswered else RELEASE_AFTER[:1]:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), pause)
+            try:
+                if await self._free({"_id": key, "owner": owner}):
+                    return
+            except PyMongoError as exc:
+                self._log.warning("lease.not_released", error=str(exc)[:200])
+
+    def _in_background(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        task = asyncio.get_running_loop().create_task(work)
+        self._loose.add(task)
+        task.add_done_callback(self._loose.discard)
+        return task
 
     def _claim(self, owner: str, facts: Mapping[str, str]) -> list[dict[str, Any]]:
         """Return the update that gives an owner the lease, if it is free or the owner's already."""
@@ -120,7 +187,7 @@ class Leases:
             "owner": owner,
             "since": "$$NOW",
             "exp": _in_seconds(self.ttl),
-            "gc": {"$cond": [_NO_PURGE, _in_seconds(KEPT), "$$REMOVE"]},
+            "gc": {"$cond": [_IS_DONE, _in_seconds(KEPT), "$$REMOVE"]},
             **{fact: {"$literal": value} for fact, value in facts.items()},
         }
         free = {"_free": {"$or": [lapsed, mine]}}
@@ -131,23 +198,13 @@ class Leases:
         """Give a lease back; its document stays, for the fence to rise on. Raises PyMongoError."""
         self._held.pop(lease.owner, None)
         if lease.deadline > time.monotonic():
-            await self._free(lease.name, lease.owner)
+            await self._free(lease.mine)
 
-    async def _free(self, name: str, owner: str) -> None:
+    async def _free(self, mine: Mapping[str, Any]) -> bool:
         # Not waiting for the majority: a release that is rolled back lapses all the same.
         leases = self.collection.with_options(write_concern=WriteConcern(1))
-        await leases.update_one(
-            {"_id": name, "owner": owner}, {"$set": {"owner": None, "exp": LAPSED}}
-        )
-
-    def _release_later(self, name: str, owner: str) -> None:
-        async def release() -> None:
-            with suppress(PyMongoError):
-                await self._free(name, owner)
-
-        task = asyncio.get_running_loop().create_task(release())
-        self._loose.add(task)
-        task.add_done_callback(self._loose.discard)
+        freed = await leases.update_one(mine, {"$set": {"owner": None, "exp": LAPSED}})
+        return bool(freed.matched_count)
 
     # Keeping
 
@@ -157,14 +214,14 @@ class Leases:
 
     async def stop(self) -> None:
         """Stop renewing; what is held lapses by itself."""
+        self._stopping.set()
+        if self._loose:
+            await asyncio.wait(self._loose, timeout=STOPPING)
         tasks = [task for task in (self._keeper, self._renewing, *self._loose) if task]
         self._keeper = self._renewing = None
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-
-    def _hold(self, lease: Lease) -> None:
-        self._held[lease.owner] = lease
 
     async def _keep(self) -> None:
         renew_at = 0.0
@@ -191,7 +248,7 @@ class Leases:
         """Prolong leases; those that are somebody else's by now are lost. Raises PyMongoError."""
         began = time.monotonic()
         held = {
-            "_id": {"$in": [lease.name for lease in leases]},
+            "_id": {"$in": [lease.key for lease in leases]},
             "owner": {"$in": [lease.owner for lease in leases]},
             "$expr": {"$gt": ["$exp", "$$NOW"]},
         }
@@ -210,17 +267,17 @@ class Leases:
     def _lose(self, lease: Lease) -> None:
         del self._held[lease.owner]
         lease.deadline = 0.0
-        self._log.warning("lease.lost", user=lease.name, fence=lease.fence)
+        self._log.warning("lease.lost", user=lease.user, fence=lease.fence)
         lease.lost()
 
     # What else is kept in a lease's document
 
-    async def since_last_login(self, name: str, owner: str, delay: float) -> float:
+    async def since_last_login(self, lease: Lease, delay: float) -> float:
         """Return the seconds since the holder's last login, or inf; note it now, after `delay`."""
         delay *= 1000
         too_soon = {"$lt": [{"$ifNull": ["$since_login", delay]}, delay]}
         found = await self.collection.find_one_and_update(
-            {"_id": name, "owner": owner},
+            lease.mine,
             [
                 {"$set": {"since_login": {"$subtract": ["$$NOW", "$login"]}}},
                 {"$set": {"login": {"$cond": [too_soon, "$login", "$$NOW"]}}},
@@ -232,20 +289,35 @@ class Leases:
             return float("inf")
         return float(found["since_login"]) / 1000
 
+    async def note_removal(self, lease: Lease) -> None:
+        """Note that the account is being removed: a sweep looks later for lost deliveries to it.
+
+        Raises TemporaryFailure: the lease isn't held any more.
+        """
+        note = {"$set": {"removed": "$$NOW"}}
+        noted = await self.collection.update_one(lease.held, [note, {"$unset": "gc"}])
+        if not noted.matched_count:
+            raise TemporaryFailure
+
     async def listed(self) -> list[dict[str, Any]]:
         """Return the documents of the leases that are held now, in the order of their users."""
         held = {"$expr": {"$gt": ["$exp", "$$NOW"]}, "owner": {"$ne": None}}
-        return [found async for found in self.collection.find(held, {"purge": 0}).sort("_id", 1)]
+        return [found async for found in self.collection.find(held, {"purge": 0}).sort("user", 1)]
 
-    async def break_off(self, name: str) -> bool:
-        """Take a lease from whoever holds it: that session can't delete any more, and ends."""
+    async def break_off(self, key: Any) -> bool:
+        """Take a lease from its holder: that session can't delete any more, and ends."""
         broken = await self.collection.update_one(
-            {"_id": name, "owner": {"$ne": None}}, {"$set": {"owner": None, "exp": LAPSED}}
+            {"_id": key, "owner": {"$ne": None}}, {"$set": {"owner": None, "exp": LAPSED}}
         )
         return bool(broken.matched_count)
 
 
-_NO_PURGE = {"$eq": [{"$type": "$purge"}, "missing"]}
+_IS_DONE = {
+    "$and": [
+        {"$eq": [{"$type": "$purge"}, "missing"]},
+        {"$eq": [{"$type": "$removed"}, "missing"]},
+    ]
+}
 
 
 def _in_seconds(seconds: float) -> dict[str, Any]:

@@ -1,6 +1,11 @@
 """The octets of messages: short ones inside their document, long ones in chunks beside it.
 
-Chunks have the layout of GridFS, and their owner besides, so that a cluster can be sharded by it.
+Chunks have the layout of GridFS, and their account besides, so that a cluster can be sharded by it.
+
+A delivery and a sweep may meet: one writes chunks whose message isn't there yet, the other removes
+chunks that have none. So each leaves its mark before it looks at the other's. The delivery writes
+the message, then looks whether its chunks are there and not condemned; the sweep condemns the first
+chunk, then looks whether the message is there. Whatever the clocks and pauses, not both go on.
 """
 
 from __future__ import annotations
@@ -13,7 +18,8 @@ from bson import Binary
 from pymongo.errors import PyMongoError
 
 from pop3hub import TemporaryFailure, WireForm
-from pop3hub_mongo.wire import has_ascii_headers
+from pop3hub_mongo.driver import uninterrupted
+from pop3hub_mongo.messages import has_ascii_headers
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator
@@ -29,7 +35,7 @@ AT_ONCE = 4
 SERVER_CHANGES = 3
 """How often a stream is taken up again without a chunk in between before it is given up."""
 
-CHUNK_INDEX = [("user", 1), ("files_id", 1), ("n", 1)]
+CHUNK_INDEX = [("account", 1), ("files_id", 1), ("n", 1)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +55,11 @@ class MessageBodies:
         self.chunks = chunks
 
     async def write(
-        self, name: str, message_id: ObjectId, contents: bytes | AsyncIterator[bytes]
+        self, account: ObjectId, message_id: ObjectId, contents: bytes | AsyncIterator[bytes]
     ) -> Body:
         """Write what doesn't fit into a document; what was written is removed if that fails."""
         form = WireForm()
-        writer = _Writer(self.chunks, name, message_id)
+        writer = _Writer(self.chunks, account, message_id)
         try:
             if isinstance(contents, bytes):
                 for start in range(0, len(contents), CHUNK):
@@ -64,16 +70,40 @@ class MessageBodies:
                         await writer.add(form.feed(piece[start : start + CHUNK]))
             return await writer.close(form)
         except BaseException:
-            if writer.written:
-                await self.discard(name, message_id)
+            if writer.begun:
+                await self.discard(account, message_id)
             raise
 
-    async def discard(self, name: str, message_id: ObjectId) -> None:
+    async def discard(self, account: ObjectId, message_id: ObjectId) -> None:
         """Remove the chunks of a message that will not be; what stays is swept up some day."""
         with suppress(PyMongoError):
-            await self.chunks.delete_many({"user": name, "files_id": message_id})
+            await self.remove(account, message_id)
 
-    async def read(self, name: str, message_id: ObjectId, count: int) -> AsyncIterator[bytes]:
+    async def remove(self, account: ObjectId, message_id: ObjectId) -> None:
+        """Remove the chunks of a message."""
+        await self.chunks.delete_many(_of(account, message_id))
+
+    async def are_whole(self, account: ObjectId, message_id: ObjectId, count: int) -> bool:
+        """Return whether all chunks of a message are there, and no sweep has condemned them."""
+        chunks = _of(account, message_id)
+        first = await self.chunks.find_one(chunks | {"n": 0}, {"_id": 0, "condemned": 1})
+        if first is None or first.get("condemned"):
+            return False
+        return int(await self.chunks.count_documents(chunks, hint=CHUNK_INDEX)) == count
+
+    async def condemn(self, account: ObjectId, message_id: ObjectId) -> None:
+        """Let no delivery commit with the chunks of this message any more."""
+        first = _of(account, message_id) | {"n": 0}
+        await self.chunks.update_one(first, {"$set": {"condemned": True}})
+
+    async def spare(self, account: ObjectId, message_id: ObjectId) -> None:
+        """Take that back: the message is there."""
+        first = _of(account, message_id) | {"n": 0}
+        await self.chunks.update_one(first, {"$unset": {"condemned": ""}})
+
+    async def read(
+        self, account: ObjectId, message_id: ObjectId, count: int
+    ) -> AsyncIterator[bytes]:
         """Yield the chunks in order, the first one alone: TOP seldom wants more.
 
         A cursor that breaks (the primary went, or the client read so slowly that the server closed
@@ -83,7 +113,9 @@ class MessageBodies:
         while wanted < count:
             before = wanted
             try:
-                async with aclosing(self._chunks_from(name, message_id, wanted)) as chunks:
+                async with aclosing(
+                    self._chunks_from(account, message_id, wanted, count)
+                ) as chunks:
                     async for data in chunks:
                         yield data
                         wanted += 1
@@ -96,9 +128,9 @@ class MessageBodies:
                     raise TemporaryFailure(text_id="message-gone")
 
     async def _chunks_from(
-        self, name: str, message_id: ObjectId, first: int
+        self, account: ObjectId, message_id: ObjectId, first: int, count: int
     ) -> AsyncGenerator[bytes, None]:
-        of_message: dict[str, Any] = {"user": name, "files_id": message_id}
+        of_message = _of(account, message_id)
         if first == 0:
             chunk = await self.chunks.find_one(of_message | {"n": 0}, {"_id": 0, "data": 1})
             if chunk is None:
@@ -108,7 +140,8 @@ class MessageBodies:
         cursor = self.chunks.find(
             of_message | {"n": {"$gte": first}}, {"_id": 0, "n": 1, "data": 1}
         )
-        cursor = cursor.sort("n", 1).batch_size(AT_ONCE)
+        # With the limit, the server closes the cursor with its last batch: no command for an end.
+        cursor = cursor.sort("n", 1).batch_size(AT_ONCE).limit(count - first)
         try:
             async for chunk in cursor:
                 if chunk["n"] != first:  # one is missing: better half a message than a wrong one
@@ -119,14 +152,19 @@ class MessageBodies:
             await cursor.close()
 
 
+def _of(account: ObjectId, message_id: ObjectId) -> dict[str, Any]:
+    return {"account": account, "files_id": message_id}
+
+
 class _Writer:
     """Collects octets, and writes them in chunks once they are too many for a document."""
 
-    def __init__(self, chunks: Any, name: str, message_id: ObjectId) -> None:
+    def __init__(self, chunks: Any, account: ObjectId, message_id: ObjectId) -> None:
         self._chunks = chunks
-        self._name = name
+        self._account = account
         self._message_id = message_id
         self._buffer = bytearray()
+        self.begun = False
         self.written = 0
 
     async def add(self, octets: bytes) -> None:
@@ -145,7 +183,7 @@ class _Writer:
     async def _flush(self, chunks: int) -> None:
         documents = [
             {
-                "user": self._name,
+                "account": self._account,
                 "files_id": self._message_id,
                 "n": self.written + index,
                 "data": Binary(bytes(self._buffer[index * CHUNK : (index + 1) * CHUNK])),
@@ -153,6 +191,7 @@ class _Writer:
             for index in range(chunks)
         ]
         if documents:
-            await self._chunks.insert_many(documents)
+            self.begun = True
+            await uninterrupted(self._chunks.insert_many(documents))
         self.written += len(documents)
         del self._buffer[: chunks * CHUNK]

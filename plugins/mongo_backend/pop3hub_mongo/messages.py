@@ -6,7 +6,13 @@ from typing import Any
 
 from bson import ObjectId
 
-from pop3hub import PopMessage
+from pop3hub import PopMessage, surrogate_size
+
+EXAMINED = 256 * 1024
+"""Octets up to which a message that isn't ASCII is searched for headers that aren't."""
+
+_IS_UID = object()
+"""Instead of a key: it is the unique-id. None is a key that a document may have."""
 
 
 class MongoMessage(PopMessage):
@@ -25,13 +31,25 @@ class MongoMessage(PopMessage):
         # An ObjectId is made again when it is wanted: kept, it would be one more object for each
         # message that the garbage collector walks through while all sessions wait.
         kept = uid or not isinstance(message_id, ObjectId)
-        self._id = message_id if kept else None
+        self._id = message_id if kept else _IS_UID
         ascii_size = size if ascii_headers else None
         super().__init__(uid or str(message_id), size, ascii_size=ascii_size)
 
     @property
     def id(self) -> Any:
         """The _id of its document."""
-        if self._id is None:
+        if self._id is _IS_UID:
             return ObjectId(self.uid)
         return self._id
+
+
+def has_ascii_headers(contents: bytes) -> bool:
+    """Return whether no header of a message in wire form needs a surrogate (RFC 6858).
+
+    False for what takes long to tell.
+    """
+    if contents.isascii():
+        return True
+    if len(contents) > EXAMINED:
+        return False
+    return surrogate_size((contents,)) == len(contents)

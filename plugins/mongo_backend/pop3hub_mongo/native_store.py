@@ -6,29 +6,34 @@ README.md describes the documents and the reasons for them. Errors of the client
 from __future__ import annotations
 
 import os
-import struct
-import time
+import unicodedata
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+import structlog
 from bson import Binary, ObjectId
 from pymongo import IndexModel
-from pymongo.errors import DuplicateKeyError
+from pymongo.errors import DuplicateKeyError, PyMongoError
 
-from pop3hub import NoSuchUser, PermanentFailure, PopUser, UniqueIdTaken
-from pop3hub_mongo.message_bodies import CHUNK_INDEX, MessageBodies
+from pop3hub import NoSuchUser, PermanentFailure, TemporaryFailure, UniqueIdTaken
+from pop3hub_mongo.accounts import Account, MongoUser
+from pop3hub_mongo.driver import uninterrupted
+from pop3hub_mongo.message_bodies import CHUNK_INDEX, Body, MessageBodies
 from pop3hub_mongo.messages import MongoMessage
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Mapping, Sequence
 
-    from pop3hub import PopMessage
+    from pop3hub import PopMessage, PopUser
     from pop3hub_mongo.driver import Driver
 
 PAGE = 5_000
 """Messages of one listing command: the loop is left to others in between."""
 USERS_PAGE = 1_000
-LISTING_INDEX = [("user", 1), ("_id", 1), ("size", 1), ("uid", 1), ("ascii", 1)]
-UID_INDEX = [("user", 1), ("uid", 1)]
+LISTING_INDEX = [("account", 1), ("_id", 1), ("size", 1), ("uid", 1), ("ascii", 1)]
+UID_INDEX = [("account", 1), ("uid", 1)]
+REMOVING = 30_000
+"""Milliseconds for which a user who is being removed gets no mail, unless it's done before."""
 
 
 class NativeStore:
@@ -40,6 +45,7 @@ class NativeStore:
         self.messages = database["messages"]
         self.bodies = MessageBodies(database["bodies.chunks"])
         self._ids = _ArrivalIds()
+        self._log = structlog.get_logger("pop3hub.mongo")
 
     async def create_indexes(self) -> None:
         """Make the indexes that are missing."""
@@ -49,6 +55,10 @@ class NativeStore:
         await self.messages.create_indexes([IndexModel(LISTING_INDEX), unique_ids])
         await self.bodies.chunks.create_indexes([IndexModel(CHUNK_INDEX, unique=True)])
 
+    async def server_time(self) -> int:
+        """Return the server's clock, by which all ages count, in milliseconds since 1970."""
+        return await self._driver.server_time()
+
     # Users
 
     @staticmethod
@@ -56,13 +66,55 @@ class NativeStore:
         """Return the form of a login name that is the key of its user: any case, Unicode NFC."""
         return name_key(name)
 
-    async def find_user(self, name: str) -> PopUser | None:
-        """Return the user of this name, whatever its case, or None; one who is disabled is none."""
+    async def find_user(self, name: str) -> MongoUser | None:
+        """Return the user of this name in any case, or None, also for one who is disabled."""
         found = await self.users.find_one({"_id": self.key(name), "disabled": {"$ne": True}})
-        return _user(found) if found else None
+        return _user(found) if found and self._is_ours(found) else None
+
+    async def find_any(self, name: str) -> MongoUser | None:
+        """Return the user of this name, also one who is disabled. Raises PermanentFailure."""
+        found = await self.users.find_one({"_id": self.key(name)})
+        if found is None:
+            return None
+        if not self._is_ours(found):
+            raise PermanentFailure
+        return _user(found)
+
+    async def has_account(self, key: str, account: ObjectId) -> bool:
+        """Return whether this user has this account."""
+        found = await self.users.find_one({"_id": key}, {"account": 1})
+        return found is not None and found.get("account") == account
+
+    async def account_of(self, user: PopUser) -> Account:
+        """Return a user's account. Raises NoSuchUser."""
+        if isinstance(user, MongoUser) and user.account is not None:
+            return user.account
+        found = await self.find_user(user.name)
+        if found is None or found.account is None:
+            raise NoSuchUser(name=user.name)
+        return found.account
+
+    async def lease_of(self, name: str) -> Any:
+        """Return the `_id` of the lease on a user's maildrop, or None if there is no such user."""
+        found = await self.users.find_one({"_id": self.key(name)}, {"account": 1})
+        return found.get("account") if found else None
+
+    def _is_ours(self, found: dict[str, Any]) -> bool:
+        """Return whether a user's document is of this version of the schema, or say in the log."""
+        if isinstance(found.get("account"), ObjectId):
+            return True
+        self._log.error(
+            "mongo.other_schema",
+            user=found["_id"],
+            remedy="remove this document from `users` and add the user again: it has no account",
+        )
+        return False
 
     async def store_user(self, user: PopUser, *, replace: bool) -> bool:
-        """Insert or update a user; return False where that hinders."""
+        """Insert or update a user; return False if there is one, or with `replace` if none is.
+
+        A new user gets an account that nobody had before, whoever had the name.
+        """
         key = self.key(user.name)
         fields = {
             "password": user.password,
@@ -72,7 +124,9 @@ class NativeStore:
         present = {field: value for field, value in fields.items() if value is not None}
         if not replace:
             try:
-                await self.users.insert_one({"_id": key, **present})
+                await self.users.insert_one(
+                    {"_id": key, "account": ObjectId(os.urandom(12)), **present}
+                )
             except DuplicateKeyError:
                 return False
             return True
@@ -93,17 +147,35 @@ class NativeStore:
                 page = []
         yield page
 
+    async def hold_off_mail(self, key: str, account: ObjectId) -> None:
+        """Let no delivery to a user be acknowledged for a while: they are being removed."""
+        removing = {"$add": ["$$NOW", REMOVING]}
+        await self.users.update_one(
+            {"_id": key, "account": account}, [{"$set": {"removing": removing}}]
+        )
+
+    async def take_mail(self, key: str, account: ObjectId) -> None:
+        """Take that back."""
+        await self.users.update_one({"_id": key, "account": account}, {"$unset": {"removing": ""}})
+
+    async def delete_user(self, key: str, account: ObjectId) -> bool:
+        """Delete a user while mail is still held off; return False if it isn't any more."""
+        held_off = {"$expr": {"$gt": ["$removing", "$$NOW"]}}
+        deleted = await self.users.delete_one({"_id": key, "account": account, **held_off})
+        return bool(deleted.deleted_count)
+
     # Messages
 
     async def list_messages(self, user: PopUser) -> AsyncIterator[Sequence[PopMessage]]:
-        """Yield pages of a user's messages in the order of their arrival; the index has it all.
+        """Yield pages of a user's messages in the order of their arrival, from the index alone.
 
         The server puts a page into one document of arrays: five times less work here than a
         document for each message.
         """
+        account = await self.account_of(user)
         last: ObjectId | None = None
         while True:
-            page = await self._page(user.name, last)
+            page = await self._page(account.owner, last)
             if page is None:
                 return
             yield [
@@ -116,9 +188,9 @@ class NativeStore:
                 return
             last = page["ids"][-1]
 
-    async def _page(self, name: str, last: ObjectId | None) -> dict[str, Any] | None:
+    async def _page(self, account: ObjectId, last: ObjectId | None) -> dict[str, Any] | None:
         cursor = await self._driver.aggregate(
-            self.messages, listing_pipeline(name, last), hint=dict(LISTING_INDEX)
+            self.messages, listing_pipeline(account, last), hint=dict(LISTING_INDEX)
         )
         try:
             found = await cursor.to_list(1)
@@ -130,80 +202,113 @@ class NativeStore:
         self, message: MongoMessage, user: PopUser
     ) -> bytes | AsyncIterator[bytes]:
         """Return a body, or an iterator of its chunks."""
+        account = (await self.account_of(user)).owner
         found = await self.messages.find_one(
-            {"_id": message.id, "user": user.name}, {"_id": 0, "body": 1, "chunks": 1, "dotless": 1}
+            {"_id": message.id, "account": account},
+            {"_id": 0, "body": 1, "chunks": 1, "dotless": 1},
         )
         if found is None:
             raise PermanentFailure(text_id="message-gone")
         message.wire_ready = bool(found.get("dotless"))
         if "body" in found:
             return bytes(found["body"])
-        return self.bodies.read(user.name, message.id, found["chunks"])
+        return self.bodies.read(account, message.id, found["chunks"])
 
-    async def remove_messages(self, name: str, ids: Sequence[Any]) -> int:
+    async def remove_messages(self, account: ObjectId, ids: Sequence[Any]) -> int:
         """Remove messages and their chunks; return how many are gone, which is all of them."""
         wanted = list(ids)
-        await self.messages.delete_many({"user": name, "_id": {"$in": wanted}})
-        await self.bodies.chunks.delete_many({"user": name, "files_id": {"$in": wanted}})
+        await self.messages.delete_many({"account": account, "_id": {"$in": wanted}})
+        await self.bodies.chunks.delete_many({"account": account, "files_id": {"$in": wanted}})
         return len(wanted)
 
-    async def older_than(self, name: str, seconds: float) -> list[ObjectId]:
+    async def older_than(self, account: ObjectId, seconds: float) -> list[ObjectId]:
         """Return the ids of the messages that arrived so many seconds ago or earlier."""
-        before = ObjectId(struct.pack(">I", max(0, int(time.time() - seconds))) + bytes(8))
-        found = self.messages.find({"user": name, "_id": {"$lt": before}}, {"_id": 1})
+        before = first_id(await self.server_time() - round(seconds * 1000))
+        return await self.all_ids(account, {"_id": {"$lt": before}})
+
+    async def all_ids(
+        self, account: ObjectId, query: Mapping[str, Any] | None = None
+    ) -> list[ObjectId]:
+        """Return the ids of all messages of an account, or of those that a query matches."""
+        found = self.messages.find({"account": account, **(query or {})}, {"_id": 1})
         return [message["_id"] async for message in found.hint(LISTING_INDEX)]
 
-    async def all_ids(self, name: str) -> list[ObjectId]:
-        """Return the ids of all messages of a user."""
-        found = self.messages.find({"user": name}, {"_id": 1}).hint(LISTING_INDEX)
-        return [message["_id"] async for message in found]
+    # Delivery
 
     async def store_message(
         self, name: str, contents: bytes | AsyncIterator[bytes], uid: str | None
     ) -> str:
         """Put a message into a maildrop; return its unique-id.
 
-        The document of the message comes last: it is the commit. Raises NoSuchUser, UniqueIdTaken.
+        The document of the message comes last: it is the commit. What was committed and can't be
+        acknowledged is removed again. Raises NoSuchUser, UniqueIdTaken, TemporaryFailure.
         """
         key = self.key(name)
-        if not await self.users.find_one({"_id": key}, {"_id": 1}):
+        fields = {"account": 1, "now": {"$toLong": "$$NOW"}}
+        user = await self.users.find_one({"_id": key}, fields)
+        if not user:
             raise NoSuchUser(name=name)
-        if uid and await self._is_taken(key, uid):
+        if not self._is_ours(user):
+            raise PermanentFailure
+        account = user["account"]
+        if uid and await self._is_taken(account, uid):
             raise UniqueIdTaken(uid=uid)
-        message_id = self._ids.new()
-        body = await self.bodies.write(key, message_id, contents)
-        form = body.form
-        document: dict[str, Any] = {"_id": message_id, "user": key, "size": form.octets}
-        if uid:
-            document["uid"] = uid
-        if body.ascii_headers:
-            document["ascii"] = True
-        if form.wire_ready:
-            document["dotless"] = True
-        if body.inline is None:
-            document["chunks"] = body.chunks
-        else:
-            document["body"] = Binary(body.inline)
+        message_id = self._ids.new(user["now"])
+        body = await self.bodies.write(account, message_id, contents)
+        document = _document(message_id, account, uid, body)
         try:
-            await self.messages.insert_one(document)
+            await uninterrupted(self.messages.insert_one(document))
+            await self._confirm(name, account, message_id, body.chunks)
         except DuplicateKeyError as exc:
-            await self.bodies.discard(key, message_id)
+            await self.bodies.discard(account, message_id)
             raise UniqueIdTaken(uid=uid) from exc
+        except BaseException:  # nobody is told that it is there
+            await self._undo(account, message_id)
+            raise
         return uid or str(message_id)
 
-    async def _is_taken(self, name: str, uid: str) -> bool:
+    async def _confirm(
+        self, name: str, account: ObjectId, message_id: ObjectId, chunks: int
+    ) -> None:
+        """Return if a message that was just committed will stay; else raise.
+
+        It stays unless a sweep took its chunks for leftovers, or its user is being removed. Both of
+        them leave a mark before they look for messages, so one of the two sides sees the other.
+        """
+        fields = {"account": 1, "is_removed": {"$gt": ["$removing", "$$NOW"]}}
+        user = await self.users.find_one({"_id": self.key(name)}, fields)
+        if user is None or user.get("account") != account:
+            raise NoSuchUser(name=name)
+        if user["is_removed"]:
+            raise TemporaryFailure
+        if chunks and not await self.bodies.are_whole(account, message_id, chunks):
+            self._log.warning("delivery.chunks_gone", user=name)
+            raise TemporaryFailure
+
+    async def _undo(self, account: ObjectId, message_id: ObjectId) -> None:
+        """Remove a message that isn't acknowledged, as far as the server lets us."""
+        with suppress(PyMongoError):
+            await self.messages.delete_one({"_id": message_id, "account": account})
+            await self.bodies.discard(account, message_id)  # not if the message may be there still
+
+    async def _is_taken(self, account: ObjectId, uid: str) -> bool:
         taken: list[dict[str, Any]] = [{"uid": uid}]
         if ObjectId.is_valid(uid):
             taken.append({"_id": ObjectId(uid)})
         for query in taken:
-            if await self.messages.find_one({"user": name, **query}, {"_id": 1}):
+            if await self.messages.find_one({"account": account, **query}, {"_id": 1}):
                 return True
         return False
 
 
-def listing_pipeline(name: str, last: ObjectId | None) -> list[dict[str, Any]]:
+def first_id(milliseconds: int) -> ObjectId:
+    """Return an id that is lower than any of a message that arrived later than that."""
+    return ObjectId(_ticks(max(0, milliseconds)).to_bytes(7, "big") + bytes(5))
+
+
+def listing_pipeline(account: ObjectId, last: ObjectId | None) -> list[dict[str, Any]]:
     """Return the aggregation of one page: four arrays, from the index alone."""
-    match: dict[str, Any] = {"user": name}
+    match: dict[str, Any] = {"account": account}
     if last is not None:
         match["_id"] = {"$gt": last}
     return [
@@ -222,26 +327,52 @@ def listing_pipeline(name: str, last: ObjectId | None) -> list[dict[str, Any]]:
     ]
 
 
-def _user(found: dict[str, Any]) -> PopUser:
-    return PopUser(
+def _user(found: dict[str, Any]) -> MongoUser:
+    account = found.get("account")
+    return MongoUser(
         found["_id"],
         found.get("password"),
         secret=found.get("apop"),
         scram=found.get("scram") or {},
+        account=Account(account, account),
     )
+
+
+def _document(
+    message_id: ObjectId, account: ObjectId, uid: str | None, body: Body
+) -> dict[str, Any]:
+    """Return the document of a message; what isn't there says no."""
+    form = body.form
+    document: dict[str, Any] = {"_id": message_id, "account": account, "size": form.octets}
+    if uid:
+        document["uid"] = uid
+    if body.ascii_headers:
+        document["ascii"] = True
+    if form.wire_ready:
+        document["dotless"] = True
+    if body.inline is None:
+        document["chunks"] = body.chunks
+    else:
+        document["body"] = Binary(body.inline)
+    return document
+
+
+def _ticks(milliseconds: int) -> int:
+    return (milliseconds << 24) // 1000
 
 
 class _ArrivalIds:
     """ObjectIds that sort by arrival within a second too, whichever process makes them.
 
-    Four octets of seconds as always, three of their fraction, five of chance. Those of the library
-    have a process number behind the seconds: messages of one second would come in any order.
+    Four octets of seconds as always, three of their fraction, five of chance; the time is the
+    server's. Those of the library are by the clock of the process, and have its number behind the
+    seconds: messages of one second would come in any order.
     """
 
     def __init__(self) -> None:
         self._last = 0
 
-    def new(self) -> ObjectId:
+    def new(self, milliseconds: int) -> ObjectId:
         """Return an id that is higher than the one before, also when the clock was put back."""
-        self._last = max(self._last + 1, int(time.time() * (1 << 24)))
+        self._last = max(self._last + 1, _ticks(milliseconds))
         return ObjectId(self._last.to_bytes(7, "big") + os.urandom(5))

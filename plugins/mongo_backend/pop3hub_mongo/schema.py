@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from pop3hub import ConfigurationError
+from pop3hub_mongo.documents import owners_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 FLAG = "flag:"
 
@@ -79,10 +80,14 @@ class MongoSchema:
 
     def of_owner(self, owner: Any) -> dict[str, Any]:
         """Return the query for a user's messages."""
-        query = {**self.filter, self.owner: {"$in": [owner, str(owner)]}}
+        query = {**self.filter, self.owner: {"$in": owners_of(owner)}}
         if self.flag:
             query[self.flag] = {"$ne": True}
         return query
+
+    def messages_of(self, owner: Any, ids: Sequence[Any]) -> dict[str, Any]:
+        """Return the query for some messages as long as they are a user's."""
+        return {self.owner: {"$in": owners_of(owner)}, "_id": {"$in": list(ids)}}
 
     def index(self) -> list[tuple[str, int]]:
         """Return the index that a listing wants."""

@@ -1,6 +1,7 @@
-"""What interrupted work left behind: intents, chunks without a message, sizes without one.
+"""What interrupted work left behind: intents, chunks and sizes without a message, lost deliveries.
 
-Run by `pop3hub --backend mongo sweep`, and in the background by one node at a time.
+Run by `pop3hub --backend mongo sweep`, and in the background by one node at a time. Whatever it
+removes for its age is as old by the server's clock, which also dates the ids of messages.
 """
 
 from __future__ import annotations
@@ -9,22 +10,25 @@ import asyncio
 import random
 import secrets
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import structlog
 from bson import ObjectId
+from pymongo import ReturnDocument
 from pymongo.errors import DuplicateKeyError, PyMongoError
 
 from pop3hub import MaildropInUse, PopError
-from pop3hub_mongo.lease import PURGE_INDEX
+from pop3hub_mongo.lease import KEPT, LAPSED, PURGE_INDEX, REMOVED_INDEX
 from pop3hub_mongo.message_bodies import CHUNK_INDEX
+from pop3hub_mongo.native_store import LISTING_INDEX, first_id
 from pop3hub_mongo.options import YOUNG
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from pop3hub_mongo.lease import Leases
+    from pop3hub_mongo.lease import Lease, Leases
+    from pop3hub_mongo.mapped import MappedStore
+    from pop3hub_mongo.native_store import NativeStore
     from pop3hub_mongo.purge import Purge
 
 REMOVALS_EVERY = 600.0
@@ -34,6 +38,8 @@ LEAVINGS_EVERY = 86_400.0
 LONGEST = 3_600.0
 """Seconds that a sweep in the background may take."""
 BATCH = 1_000
+LOWEST = ObjectId(bytes(12))
+"""No account is lower: a bound that lets the server read the chunks' index and not the chunks."""
 
 
 @dataclass(slots=True)
@@ -46,17 +52,16 @@ class Swept:
 
 
 class Sweeper:
-    """Sweeps one database; `chunks` and `sizes` are None where the schema doesn't have them."""
+    """Sweeps one database: chunks and lost deliveries of our schema, or sizes of another one."""
 
     def __init__(
         self,
         leases: Leases,
         purge: Purge,
-        messages: Any,
         *,
         turns: Any,
-        chunks: Any = None,
-        sizes: Any = None,
+        native: NativeStore | None = None,
+        mapped: MappedStore | None = None,
         batch: int = BATCH,
         removals_every: float = REMOVALS_EVERY,
     ) -> None:
@@ -66,10 +71,9 @@ class Sweeper:
         """
         self._leases = leases
         self._purge = purge
-        self._messages = messages
         self._turns = turns
-        self._chunks = chunks
-        self._sizes = sizes
+        self._native = native
+        self._mapped = mapped
         self._batch = batch
         self._removals_every = removals_every
         self._task: asyncio.Task[None] | None = None
@@ -113,74 +117,105 @@ class Sweeper:
 
     async def _is_our_turn(self, work: str, interval: float) -> bool:
         """Return whether no node has done a work for an interval, and take the turn."""
-        now = datetime.now(UTC)
+        token = secrets.token_hex(8)
+        due = {"$lte": [{"$ifNull": ["$next", LAPSED]}, "$$NOW"]}
+        after = {"$add": ["$$NOW", round(interval * 1000)]}
         try:
-            await self._turns.update_one(
-                {"_id": work, "next": {"$lte": now}},
-                {"$set": {"next": now + timedelta(seconds=interval)}},
+            turn = await self._turns.find_one_and_update(
+                {"_id": work},
+                [
+                    {"$set": {"due": due}},
+                    {"$set": {"by": {"$cond": ["$due", token, "$by"]}}},
+                    {"$set": {"next": {"$cond": ["$due", after, "$next"]}}},
+                    {"$unset": "due"},
+                ],
                 upsert=True,
+                return_document=ReturnDocument.AFTER,
             )
         except DuplicateKeyError:
             return False
-        return True
+        return bool(turn) and turn["by"] == token
 
     async def _removals(self, swept: Swept) -> None:
         """Finish the removals of sessions that are gone."""
         left = {"purge": {"$exists": True}, "$expr": {"$lte": ["$exp", "$$NOW"]}}
-        found = self._leases.collection.find(left, {"_id": 1}).hint(PURGE_INDEX)
-        for name in [lease["_id"] async for lease in found]:
+        found = self._leases.collection.find(left, {"user": 1}).hint(PURGE_INDEX)
+        for document in [document async for document in found]:
             try:
-                lease = await self._leases.acquire(
-                    name, f"sweep-{secrets.token_hex(8)}", lambda: None
-                )
-            except MaildropInUse:  # who holds it now has finished the removal
+                lease = await self._acquire(document)
+            except MaildropInUse:  # its holder has finished the removal
                 continue
             try:
                 if lease.purge:
-                    await self._purge.finish(name, lease.purge)
+                    await self._purge.finish(lease.key, lease.purge)
                     swept.removals += 1
             finally:
                 await self._leases.release(lease)
 
-    async def _leavings(self, swept: Swept, min_age: float) -> None:
-        if self._chunks is not None:
-            await self._bodies(swept, min_age)
-        if self._sizes is not None:
-            await self._old_sizes(swept)
+    async def _acquire(self, document: dict[str, Any]) -> Lease:
+        return await self._leases.acquire(
+            document["_id"], document.get("user", ""), lambda: None, node="sweep"
+        )
 
-    async def _bodies(self, swept: Swept, min_age: float) -> None:
+    async def _leavings(self, swept: Swept, young: float) -> None:
+        if self._native is not None:
+            await self._bodies(self._native, swept, young)
+            await self._lost_deliveries(self._native, swept, young)
+        if self._mapped is not None:
+            swept.sizes += await self._mapped.forget_sizes(self._batch)
+
+    async def _bodies(self, native: NativeStore, swept: Swept, young: float) -> None:
         """Remove the chunks of deliveries and removals that were broken off."""
-        # An ObjectId of a date sorts before all others of its second.
-        oldest = ObjectId.from_datetime(datetime.now(UTC) - timedelta(seconds=min_age - 1))
-        fields = {"_id": 0, "user": 1, "files_id": 1, "n": 1}
-        cursor = self._chunks.find({"files_id": {"$lt": oldest}}, fields).hint(CHUNK_INDEX)
-        async for batch in _batches(cursor, "files_id", self._batch):
-            for message_id in await self._without_message(list(batch)):
-                await self._chunks.delete_many({"user": batch[message_id], "files_id": message_id})
-                swept.bodies += 1
+        oldest = first_id(await native.server_time() - round(young * 1000))
+        old = {"account": {"$gte": LOWEST}, "files_id": {"$lt": oldest}}
+        fields = {"_id": 0, "account": 1, "files_id": 1, "n": 1}
+        cursor = native.bodies.chunks.find(old, fields).hint(CHUNK_INDEX)
+        async for batch in _batches(cursor, self._batch):
+            there = await self._messages_of(native, batch)
+            for message_id, account in batch.items():
+                if message_id not in there:
+                    swept.bodies += await self._remove_body(native, account, message_id)
 
-    async def _old_sizes(self, swept: Swept) -> None:
-        """Forget the sizes of messages that their own program has removed."""
-        cursor = self._sizes.find({}, {"_id": 1})
-        async for batch in _batches(cursor, "_id", self._batch):
-            gone = await self._without_message(list(batch))
-            await self._sizes.delete_many({"_id": {"$in": gone}})
-            swept.sizes += len(gone)
+    async def _messages_of(self, native: NativeStore, batch: dict[Any, Any]) -> set[Any]:
+        """Return those of a batch's message ids that there are messages of."""
+        accounts = list(set(batch.values()))
+        query = {"account": {"$in": accounts}, "_id": {"$in": list(batch)}}
+        found = native.messages.find(query, {"_id": 1}).hint(LISTING_INDEX)
+        return {message["_id"] async for message in found}
 
-    async def _without_message(self, ids: list[Any]) -> list[Any]:
-        found = self._messages.find({"_id": {"$in": ids}}, {"_id": 1})
-        there = {message["_id"] async for message in found}
-        return [message_id for message_id in ids if message_id not in there]
+    async def _remove_body(self, native: NativeStore, account: Any, message_id: Any) -> bool:
+        """Remove chunks, unless the delivery that wrote them has committed meanwhile."""
+        await native.bodies.condemn(account, message_id)
+        if await self._messages_of(native, {message_id: account}):
+            await native.bodies.spare(account, message_id)
+            return False
+        await native.bodies.remove(account, message_id)
+        return True
+
+    async def _lost_deliveries(self, native: NativeStore, swept: Swept, young: float) -> None:
+        """Remove what was delivered to an account while it was removed, and never acknowledged."""
+        age = {"$lte": ["$removed", {"$subtract": ["$$NOW", round(young * 1000)]}]}
+        left = {"removed": {"$exists": True}, "$expr": age}
+        leases = self._leases.collection
+        found = leases.find(left, {"user": 1}).hint(REMOVED_INDEX)
+        for lease in [lease async for lease in found]:
+            account = lease["_id"]
+            still_there = await native.has_account(lease["user"], account)
+            if not still_there and (ids := await native.all_ids(account)):
+                await native.remove_messages(account, ids)
+                swept.removals += 1
+            gc = {"$add": ["$$NOW", KEPT * 1000]}
+            await leases.update_one({"_id": account}, [{"$set": {"gc": gc}}, {"$unset": "removed"}])
 
 
-async def _batches(cursor: Any, field: str, size: int) -> AsyncIterator[dict[Any, Any]]:
-    """Yield the distinct values of a field with their users, so many at a time."""
+async def _batches(cursor: Any, size: int) -> AsyncIterator[dict[Any, Any]]:
+    """Yield the accounts of messages that chunks belong to, by message, so many at a time."""
     batch: dict[Any, Any] = {}
     async for found in cursor:
-        # Not before the next value comes: the chunks of one body are all in one batch.
-        if len(batch) == size and found[field] not in batch:
+        # Not before the next message comes: the chunks of one body are all in one batch.
+        if len(batch) == size and found["files_id"] not in batch:
             yield batch
             batch = {}
-        batch[found[field]] = found.get("user")
+        batch[found["files_id"]] = found["account"]
     if batch:
         yield batch

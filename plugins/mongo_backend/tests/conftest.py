@@ -18,7 +18,7 @@ import bcrypt
 import pymongo
 import pytest
 
-from pop3hub.auth.users import PopUser
+from pop3hub import PopUser
 from pop3hub.testing import Dialogue
 from pop3hub_mongo import MongoBackend
 
@@ -234,6 +234,12 @@ async def backend(start):
     backend = await start()
     await backend.store_user(PopUser("luke", HASH), replace=False)
     return backend
+
+
+@pytest.fixture
+def account(backend, database):
+    """The account of luke."""
+    return database.users.find_one({"_id": "luke"})["account"]
 
 
 @pytest.fixture

@@ -6,11 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pop3hub import WireForm, protocol
-from pop3hub.auth.users import PopUser
-from pop3hub.errors import NoSuchUser, TemporaryFailure, UniqueIdTaken
+from pop3hub import NoSuchUser, PopUser, TemporaryFailure, UniqueIdTaken, WireForm
+from pop3hub.protocol import message as protocol
 from pop3hub_mongo.message_bodies import CHUNK, INLINE
-from pop3hub_mongo.wire import WireForm
 
 pytestmark = pytest.mark.mongo
 
@@ -18,7 +16,7 @@ LETTERS = st.lists(st.sampled_from([b"\r", b"\n", b".", b"a", b"\r\n", b"\n.", b
 
 
 @given(LETTERS)
-def test_wire_form_is_cores_at_every_split(pieces):
+def test_what_is_stored_is_what_is_sent_but_for_the_dots(pieces):
     form = WireForm()
 
     stored = b"".join(map(form.feed, pieces)) + form.end()
@@ -147,12 +145,11 @@ async def test_messages_of_one_second_are_in_the_order_of_arrival_from_any_node(
     assert uids == [message.uid for message in await listed(backend)]
 
 
-async def test_ids_rise_when_the_clock_is_put_back(backend, monkeypatch):
+async def test_ids_rise_when_the_servers_clock_is_put_back(backend):
     ids = backend.store._ids
-    before = ids.new()
-    monkeypatch.setattr("time.time", lambda: 1_000_000.0)
+    before = ids.new(2_000_000_000_000)
 
-    assert before < ids.new()
+    assert before < ids.new(1_000_000_000)
 
 
 async def test_a_delivery_that_no_majority_confirms_fails(backend, fail_point):
@@ -163,3 +160,101 @@ async def test_a_delivery_that_no_majority_confirms_fails(backend, fail_point):
 
     with pytest.raises(TemporaryFailure):
         await backend.store_message("luke", b"x", None)
+
+
+async def test_a_delivery_whose_chunks_were_swept_is_not_acknowledged(backend, database):
+    """It takes longer than what it has written is young for the sweeper."""
+
+    async def slow():
+        yield b"x" * (8 * CHUNK)
+        await backend.sweep(0)
+        yield b"x" * CHUNK
+
+    with pytest.raises(TemporaryFailure):
+        await backend.store_message("luke", slow(), None)
+
+    assert [] == await listed(backend)
+    assert 0 == database["bodies.chunks"].count_documents({})
+
+
+async def test_a_delivery_that_lost_one_chunk_is_not_acknowledged(backend, database):
+    async def slow():
+        yield b"x" * (8 * CHUNK)
+        database["bodies.chunks"].delete_one({"n": 3})
+        yield b"x" * CHUNK
+
+    with pytest.raises(TemporaryFailure):
+        await backend.store_message("luke", slow(), None)
+
+    assert [] == await listed(backend)
+
+
+@pytest.fixture
+def steps(backend, monkeypatch):
+    """Let a sweep go on to its next look at the messages only when a test says so."""
+    look, looks = backend.sweeper._messages_of, asyncio.Queue()
+
+    async def when_told(*arguments):
+        found = await look(*arguments)
+        arrived, go_on = asyncio.Event(), asyncio.Event()
+        looks.put_nowait((arrived, go_on))
+        await go_on.wait()
+        return found
+
+    monkeypatch.setattr(backend.sweeper, "_messages_of", when_told)
+
+    async def next_look():
+        _, go_on = await asyncio.wait_for(looks.get(), 5)
+        return go_on
+
+    return next_look
+
+
+@pytest.mark.parametrize("commits_after", [0, 1])
+async def test_a_sweep_and_a_commit_at_one_moment_keep_the_message_or_refuse_it(
+    backend, steps, commits_after
+):
+    """The message comes after the sweep's first look, before its second, or after that."""
+    written, commit = asyncio.Event(), asyncio.Event()
+
+    async def slow():
+        yield b"x" * (8 * CHUNK)
+        written.set()
+        await commit.wait()
+
+    delivery = asyncio.create_task(backend.store_message("luke", slow(), None))
+    await written.wait()
+    sweep = asyncio.create_task(backend.sweep(0))
+    look = await steps()
+    if commits_after == 0:
+        commit.set()
+        await asyncio.wait([delivery])
+    look.set()
+    look = await steps()
+    if commits_after == 1:
+        commit.set()
+        await asyncio.wait([delivery])
+    look.set()
+    await sweep
+
+    if delivery.exception() is None:
+        (message,) = await listed(backend)
+        assert 8 * CHUNK + 2 == len(await read(backend, message))
+        assert commits_after == 0
+    else:
+        assert isinstance(delivery.exception(), TemporaryFailure)
+        assert [] == await listed(backend)
+
+
+async def test_a_delivery_that_is_cancelled_within_its_commit_leaves_nothing(
+    backend, database, fail_point
+):
+    """With motor, the insertion goes on in its thread."""
+    fail_point(mode={"times": 1}, failCommands=["insert"], blockConnection=True, blockTimeMS=300)
+    task = asyncio.create_task(backend.store_message("luke", b"x", None))
+    await asyncio.sleep(0.1)
+    task.cancel()
+    await asyncio.wait([task])
+
+    assert task.cancelled()
+    assert 0 == database.messages.count_documents({})

@@ -5,9 +5,8 @@ from datetime import timedelta
 
 import pytest
 
-from pop3hub import PopServer
+from pop3hub import Limits, PopServer
 from pop3hub.peer import Peer
-from pop3hub.settings import Limits
 from pop3hub.testing import Dialogue
 from pop3hub_mongo import MongoBackend
 from pop3hub_mongo.failed_logins import PARTS

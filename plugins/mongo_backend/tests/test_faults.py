@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from pop3hub.errors import TemporaryFailure
+from pop3hub import TemporaryFailure
 
 pytestmark = pytest.mark.mongo
 
@@ -32,9 +32,10 @@ async def test_a_login_that_the_server_fails_may_be_tried_again(
     backend, log_in, fail_point, command
 ):
     await backend.store_message("luke", b"x", None)
+    dialogue, _ = await log_in(name="nobody")
     fail_point(failCommands=[command], errorCode=50)
 
-    dialogue, refused = await log_in()
+    refused = await dialogue.login("luke", "hello")
     fail_point(mode="off")
     accepted = await dialogue.login("luke", "hello")
 

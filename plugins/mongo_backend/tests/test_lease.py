@@ -4,8 +4,9 @@ import asyncio
 from datetime import UTC, datetime
 
 import pytest
+from bson import ObjectId
 
-from pop3hub.errors import MaildropInUse, TemporaryFailure
+from pop3hub import MaildropInUse, TemporaryFailure
 from pop3hub_mongo.lease import Leases
 
 pytestmark = pytest.mark.mongo
@@ -18,9 +19,9 @@ def leases(backend):
     return backend.leases
 
 
-def lapse(database, name="luke"):
+def lapse(database):
     """What time does to a lease that nobody renews."""
-    database.leases.update_one({"_id": name}, {"$set": {"exp": PAST}})
+    database.leases.update_many({}, {"$set": {"exp": PAST}})
 
 
 def nothing():
@@ -29,7 +30,7 @@ def nothing():
 
 async def test_of_fifty_who_want_a_lease_one_gets_it(leases):
     results = await asyncio.gather(
-        *(leases.acquire("luke", f"session-{n}", nothing) for n in range(50)),
+        *(leases.acquire("key", "luke", nothing) for n in range(50)),
         return_exceptions=True,
     )
 
@@ -37,31 +38,31 @@ async def test_of_fifty_who_want_a_lease_one_gets_it(leases):
 
 
 async def test_a_released_lease_is_free(leases):
-    first = await leases.acquire("luke", "first", nothing)
+    first = await leases.acquire("key", "luke", nothing)
     await leases.release(first)
 
-    second = await leases.acquire("luke", "second", nothing)
+    second = await leases.acquire("key", "luke", nothing)
 
     assert second.fence > first.fence
 
 
 async def test_a_lapsed_lease_is_taken_over_and_its_release_does_no_harm(leases, database):
-    first = await leases.acquire("luke", "first", nothing)
+    first = await leases.acquire("key", "luke", nothing)
     lapse(database)
-    second = await leases.acquire("luke", "second", nothing)
+    second = await leases.acquire("key", "luke", nothing)
 
     await leases.release(first)
 
     assert second.fence > first.fence
     with pytest.raises(MaildropInUse):
-        await leases.acquire("luke", "third", nothing)
+        await leases.acquire("key", "luke", nothing)
 
 
 async def test_the_fence_rises_over_a_document_that_was_collected(leases, database):
-    first = await leases.acquire("luke", "first", nothing)
+    first = await leases.acquire("key", "luke", nothing)
     database.leases.delete_many({})
 
-    second = await leases.acquire("luke", "second", nothing)
+    second = await leases.acquire("key", "luke", nothing)
 
     assert second.fence > first.fence
 
@@ -73,7 +74,7 @@ async def test_renewal_prolongs_what_is_held_and_tells_what_is_lost(leases, data
         for name in ("han", "leia", "luke")
     ]
     database.leases.update_one({"_id": "leia"}, {"$set": {"owner": "somebody else"}})
-    lapse(database, "luke")
+    database.leases.update_one({"_id": "luke"}, {"$set": {"exp": PAST}})
     before = database.leases.find_one({"_id": "han"})["exp"]
 
     await leases.renew(held)
@@ -95,7 +96,7 @@ async def test_a_lease_that_is_released_during_a_renewal_is_not_lost(leases, dat
     await leases.renew(held)
 
     assert ["leia"] == lost
-    assert [0.0] == [lease.deadline for lease in held if lease.name == "leia"]
+    assert [0.0] == [lease.deadline for lease in held if lease.key == "leia"]
 
 
 async def test_a_holder_who_cannot_renew_gives_up_in_time(backend, database, fail_point):
@@ -104,21 +105,21 @@ async def test_a_holder_who_cannot_renew_gives_up_in_time(backend, database, fai
     leases = Leases(backend.leases.collection, ttl=0.3, renewal=0.05)
     leases.start()
     try:
-        await leases.acquire("luke", "first", lost.set)
+        lease = await leases.acquire("key", "luke", lost.set)
         fail_point(failCommands=["update", "find"], errorCode=11600)
 
         await asyncio.wait_for(lost.wait(), 5)
     finally:
         await leases.stop()
 
-    assert database.leases.find_one()["owner"] == "first"
+    assert database.leases.find_one()["owner"] == lease.owner
 
 
 async def test_a_lease_is_renewed_while_its_session_lasts(backend, database):
     leases = Leases(backend.leases.collection, ttl=0.3, renewal=0.05)
     leases.start()
     try:
-        lease = await leases.acquire("luke", "first", nothing)
+        lease = await leases.acquire("key", "luke", nothing)
         granted = lease.deadline
 
         async with asyncio.timeout(5):
@@ -127,7 +128,7 @@ async def test_a_lease_is_renewed_while_its_session_lasts(backend, database):
     finally:
         await leases.stop()
 
-    assert "first" == database.leases.find_one()["owner"]
+    assert lease.owner == database.leases.find_one()["owner"]
 
 
 async def test_an_acquisition_that_fails_half_way_locks_nobody_out(leases, database, fail_point):
@@ -139,10 +140,10 @@ async def test_an_acquisition_that_fails_half_way_locks_nobody_out(leases, datab
     )
 
     with pytest.raises(Exception, match="waiting timed out"):
-        await leases.acquire("luke", "first", nothing)
+        await leases.acquire("key", "luke", nothing)
 
     await asyncio.gather(*leases._loose)
-    assert await leases.acquire("luke", "second", nothing)
+    assert await leases.acquire("key", "luke", nothing)
 
 
 async def test_a_session_whose_lease_is_broken_ends_without_update(backend, log_in, database):
@@ -175,12 +176,13 @@ async def test_a_session_without_its_lease_cannot_delete(backend, log_in, databa
     assert b"+OK 1 6\r\n" == await other.say("STAT")
 
 
-async def test_a_stale_fence_is_refused(backend, leases, database):
+async def test_a_stale_fence_is_refused(backend, leases, database, account):
     uid = await backend.store_message("luke", b"kept", None)
-    lease = await leases.acquire("luke", "first", nothing)
+    lease = await leases.acquire(account, "luke", nothing)
+    lease.fence -= 1
 
     with pytest.raises(TemporaryFailure):
-        await backend.purge.remove("luke", "first", lease.fence - 1, [uid])
+        await backend.purge.remove(lease, account, [ObjectId(uid)])
 
     assert "purge" not in database.leases.find_one()
 
@@ -190,5 +192,5 @@ async def test_an_operator_sees_who_holds_what(backend, log_in):
 
     (held,) = await backend.list_locks()
 
-    assert ("luke", "127.0.0.1:50000") == (held["_id"], held["peer"])
+    assert ("luke", "127.0.0.1:50000") == (held["user"], held["peer"])
     assert held["node"].rpartition(":")[2].isdigit()

@@ -21,14 +21,14 @@ def stages(plan):
 
 
 @pytest.mark.parametrize("after", [None, ObjectId("000000000000000000000000")])
-async def test_a_listing_reads_the_index_and_no_document(backend, database, after):
+async def test_a_listing_reads_the_index_and_no_document(backend, database, account, after):
     for _ in range(3):
         await backend.store_message("luke", b"x" * 1000, None)
     await backend.store_message("luke", b"x", "kept-uid")
 
     command = {
         "aggregate": "messages",
-        "pipeline": listing_pipeline("luke", after),
+        "pipeline": listing_pipeline(account, after),
         "cursor": {},
         "hint": dict(LISTING_INDEX),
     }
@@ -62,13 +62,12 @@ def small_heap():
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("small_heap")
-async def test_login_and_uidl_on_100_000_messages_stall_nobody(backend, log_in, database):
+async def test_login_and_uidl_on_100_000_messages_stall_nobody(backend, log_in, database, account):
     """The best of three, since other programs share the machine: under 50 ms at login and UIDL."""
     count = 100_000
     ids = backend.store._ids
-    database.messages.insert_many(
-        [{"_id": ids.new(), "user": "luke", "size": 1000, "ascii": True} for _ in range(count)]
-    )
+    message = {"account": account, "size": 1000, "ascii": True}
+    database.messages.insert_many([{"_id": ids.new(0), **message} for _ in range(count)])
     dialogue, _ = await log_in(name="nobody")
 
     pauses = {"login": [], "uidl": []}

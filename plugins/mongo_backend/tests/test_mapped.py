@@ -5,8 +5,7 @@ import uuid
 import pytest
 from bson import ObjectId
 
-from pop3hub.auth.users import PopUser
-from pop3hub.errors import PermanentFailure
+from pop3hub import PermanentFailure, PopUser
 from pop3hub_mongo import MongoBackend
 
 pytestmark = pytest.mark.mongo
@@ -196,7 +195,7 @@ async def test_a_subclass_replaces_one_method_and_keeps_the_lease(log_in, schema
 
     assert "from elsewhere" == dialogue.session.user.data
     assert refused.startswith(b"-ERR [IN-USE]")
-    assert (dialogue.session.id, dialogue.session.fence) == (during["owner"], during["fence"])
+    assert ("luke", dialogue.session.fence) == (during["user"], during["fence"])
     assert 3 == shop.emails.count_documents({})
 
 

@@ -10,7 +10,7 @@ pytestmark = [pytest.mark.mongo, pytest.mark.slow]
 
 PROGRAM = """
 import asyncio, json, resource, sys
-from pop3hub.auth import PopUser
+from pop3hub import PopUser
 from pop3hub_mongo import MongoBackend
 
 PIECE = b"0123456789abcd\\r\\n" * 8192

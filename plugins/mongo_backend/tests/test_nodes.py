@@ -13,6 +13,7 @@ import sys
 import time
 
 import pytest
+from bson import ObjectId
 
 from pop3hub_mongo import MongoBackend
 
@@ -198,11 +199,13 @@ class Mailboxes:
 @pytest.fixture
 async def delivering(mongo_uri, database_name, database, password_hash):
     """A backend that delivers, to users who have nothing yet."""
-    database.users.insert_many({"_id": name, "password": password_hash} for name in USERS)
     backend = MongoBackend()
     options = {"mongo_uri": mongo_uri, "mongo_database": database_name}
     backend.configure(options | {"mongo_driver": "pymongo"})
     await backend.startup(None)
+    database.users.insert_many(
+        {"_id": name, "account": ObjectId(), "password": password_hash} for name in USERS
+    )
     yield backend, options
     await backend.shutdown()
 

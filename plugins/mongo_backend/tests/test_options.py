@@ -4,7 +4,7 @@ import io
 
 import pytest
 
-from pop3hub.errors import ConfigurationError
+from pop3hub import ConfigurationError
 from pop3hub_mongo import MongoBackend
 
 pytestmark = pytest.mark.usefixtures("lost_sockets")

@@ -1,12 +1,13 @@
 """Removal: all of it, once, whoever has to finish it."""
 
 import asyncio
+from datetime import timedelta
 
 import pytest
 from bson import ObjectId
 from pymongo.errors import PyMongoError
 
-from pop3hub.errors import MaildropInUse, TemporaryFailure
+from pop3hub import MaildropInUse, TemporaryFailure
 from pop3hub_mongo.lease import LAPSED
 from pop3hub_mongo.purge import BATCH
 from pop3hub_mongo.sweep import Sweeper
@@ -15,16 +16,15 @@ pytestmark = pytest.mark.mongo
 
 
 @pytest.fixture
-def interrupted(backend, database):
+def interrupted(backend, database, account):
     """A removal that was broken off: its intent stands, its session is gone."""
 
     async def interrupted(removed=1, bodies=b"x"):
         uids = [await backend.store_message("luke", bodies, None) for _ in range(4)]
         ids = [ObjectId(uid) for uid in uids[:3]]
-        intent = {"fence": 7, "ids": ids}
-        database.leases.insert_one(
-            {"_id": "luke", "owner": "gone", "fence": 7, "exp": LAPSED, "purge": intent}
-        )
+        intent = {"id": "7", "of": account, "ids": ids}
+        lease = {"_id": account, "user": "luke", "owner": "gone", "fence": 7, "exp": LAPSED}
+        database.leases.insert_one(lease | {"purge": intent})
         database.messages.delete_many({"_id": {"$in": ids[:removed]}})
         return uids
 
@@ -34,8 +34,7 @@ def interrupted(backend, database):
 def sweeper_of(backend, **limits):
     """A sweeper like the backend's own, with these limits."""
     turns = backend.leases.collection.database["turns"]
-    parts = (backend.leases, backend.purge, backend.store.messages)
-    return Sweeper(*parts, turns=turns, chunks=backend.store.bodies.chunks, **limits)
+    return Sweeper(backend.leases, backend.purge, turns=turns, native=backend.store, **limits)
 
 
 @pytest.mark.parametrize("removed", [0, 1, 3])
@@ -85,18 +84,18 @@ async def test_the_sweeper_leaves_a_session_alone_that_is_removing(interrupted, 
     assert "purge" in database.leases.find_one()
 
 
-async def test_a_lease_with_an_intent_is_never_collected(interrupted, backend, database):
+async def test_a_lease_with_an_intent_is_never_collected(interrupted, backend, database, account):
     await interrupted()
 
-    await backend.leases.acquire("luke", "next", lambda: None)
+    await backend.leases.acquire(account, "luke", lambda: None)
 
     assert "gc" not in database.leases.find_one()
 
 
-async def test_more_than_a_batch_goes_at_quit(backend, log_in, database):
+async def test_more_than_a_batch_goes_at_quit(backend, log_in, database, account):
     count = BATCH + 1
     database.messages.insert_many(
-        {"_id": backend.store._ids.new(), "user": "luke", "size": 1, "body": b""}
+        {"_id": backend.store._ids.new(0), "account": account, "size": 1, "body": b""}
         for _ in range(count)
     )
     dialogue, _ = await log_in()
@@ -128,17 +127,17 @@ async def test_quit_says_err_for_what_is_not_removed_and_it_goes_later(
     assert b"+OK 1 3\r\n" == await dialogue.say("STAT")
 
 
-async def test_an_unfinished_intent_is_never_overwritten(backend, database, fail_point):
+async def test_an_unfinished_intent_is_never_overwritten(backend, database, fail_point, account):
     """What the first removal has promised, the next login or the sweeper finishes."""
     first, second = [ObjectId(await backend.store_message("luke", b"x", None)) for _ in range(2)]
-    lease = await backend.leases.acquire("luke", "holder", lambda: None)
+    lease = await backend.leases.acquire(account, "luke", lambda: None)
     fail_point(failCommands=["delete"], errorCode=50)
     with pytest.raises(PyMongoError):
-        await backend.purge.remove("luke", "holder", lease.fence, [first])
+        await backend.purge.remove(lease, account, [first])
     fail_point(mode="off")
 
     with pytest.raises(TemporaryFailure):
-        await backend.purge.remove("luke", "holder", lease.fence, [second])
+        await backend.purge.remove(lease, account, [second])
 
     assert [first] == database.leases.find_one()["purge"]["ids"]
     assert 2 == database.messages.count_documents({})
@@ -155,12 +154,14 @@ async def test_a_removal_outlives_a_connection_that_breaks(backend, log_in, data
     assert 0 == database.messages.count_documents({})
 
 
-async def test_a_sweep_removes_old_bodies_without_a_message_and_no_others(backend, database):
+async def test_a_sweep_removes_old_bodies_without_a_message_and_no_others(
+    backend, database, account
+):
     chunks = database["bodies.chunks"]
     await backend.store_message("luke", b"kept" * 100_000, None)
     old = ObjectId("5f0000000000000000000000")
     for orphan in (old, ObjectId()):
-        chunks.insert_one({"user": "luke", "files_id": orphan, "n": 1, "data": b"x"})
+        chunks.insert_one({"account": account, "files_id": orphan, "n": 1, "data": b"x"})
 
     swept = await backend.sweep(86_400)
 
@@ -169,11 +170,13 @@ async def test_a_sweep_removes_old_bodies_without_a_message_and_no_others(backen
     assert 2 + 1 == chunks.count_documents({})
 
 
-async def test_a_sweep_counts_and_removes_each_body_once_however_many_there_are(backend, database):
+async def test_a_sweep_counts_and_removes_each_body_once_however_many_there_are(
+    backend, database, account
+):
     chunks = database["bodies.chunks"]
     orphans = [ObjectId(f"5f000000000000000000000{n}") for n in range(5)]
     chunks.insert_many(
-        {"user": "luke", "files_id": orphan, "n": n, "data": b"x"}
+        {"account": account, "files_id": orphan, "n": n, "data": b"x"}
         for orphan in orphans
         for n in (1, 2)
     )
@@ -193,6 +196,17 @@ async def test_one_node_sweeps_in_an_interval(backend, start):
     assert [True, False, False] == turns
 
 
+async def test_removing_a_user_finishes_what_an_earlier_session_left(
+    interrupted, backend, database
+):
+    await interrupted()
+
+    assert await backend.remove_user("luke", with_mail=True)
+
+    assert 0 == database.messages.count_documents({}) + database.users.count_documents({})
+    assert "purge" not in database.leases.find_one()
+
+
 async def test_a_removed_user_is_locked_meanwhile(backend, log_in, database):
     await backend.store_message("luke", b"x", None)
     dialogue, _ = await log_in()
@@ -203,3 +217,13 @@ async def test_a_removed_user_is_locked_meanwhile(backend, log_in, database):
 
     assert await backend.remove_user("luke", with_mail=True)
     assert 0 == database.messages.count_documents({}) + database.users.count_documents({})
+
+
+async def test_whose_turn_it_is_to_sweep_goes_by_the_servers_clock(backend, database):
+    """A node a year ahead would keep all others from sweeping for a year."""
+    before = database.client.admin.command("hello")["localTime"]
+    assert await backend.sweeper._is_our_turn("removals", 60)
+
+    after = database.turns.find_one({"_id": "removals"})["next"] - before
+
+    assert timedelta(seconds=59) < after < timedelta(seconds=120)

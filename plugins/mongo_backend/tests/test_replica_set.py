@@ -7,8 +7,7 @@ import bcrypt
 import pymongo
 import pytest
 
-from pop3hub.auth.users import PopUser
-from pop3hub.errors import PopError
+from pop3hub import PopError, PopUser
 from pop3hub.testing import Dialogue
 from pop3hub_mongo import MongoBackend
 from pop3hub_mongo.lease import LAPSED

@@ -2,7 +2,7 @@
 
 import pytest
 
-from pop3hub.auth.users import PopUser
+from pop3hub import PopUser
 from pop3hub_mongo.native_store import PAGE
 
 pytestmark = pytest.mark.mongo
@@ -93,7 +93,7 @@ async def test_top_of_a_long_message_reads_one_chunk(backend, log_in, database):
     assert [1] == read
 
 
-async def test_a_reader_who_leaves_closes_the_cursor(backend, database, client):
+async def test_a_reader_who_leaves_closes_the_cursor(backend, database, client, account):
     def open_cursors():
         return client.admin.command("serverStatus")["metrics"]["cursor"]["open"]["total"]
 
@@ -101,7 +101,7 @@ async def test_a_reader_who_leaves_closes_the_cursor(backend, database, client):
     size = 12 * 255 * 1024
     await backend.store_message("luke", b"x" * size, None)
     message = database.messages.find_one()
-    chunks = backend.store.bodies.read("luke", message["_id"], message["chunks"])
+    chunks = backend.store.bodies.read(account, message["_id"], message["chunks"])
     for _ in range(2):
         await anext(chunks)
     during = open_cursors()
@@ -111,10 +111,12 @@ async def test_a_reader_who_leaves_closes_the_cursor(backend, database, client):
     assert (before + 1, before) == (during, open_cursors())
 
 
-async def test_a_listing_of_more_than_one_page_is_whole_and_in_order(backend, log_in, database):
-    ids = [backend.store._ids.new() for _ in range(PAGE + 2)]
+async def test_a_listing_of_more_than_one_page_is_whole_and_in_order(
+    backend, log_in, database, account
+):
+    ids = [backend.store._ids.new(0) for _ in range(PAGE + 2)]
     database.messages.insert_many(
-        {"_id": id_, "user": "luke", "size": index, "body": b""} for index, id_ in enumerate(ids)
+        {"_id": id_, "account": account, "size": size, "body": b""} for size, id_ in enumerate(ids)
     )
 
     dialogue, _ = await log_in()

@@ -233,8 +233,7 @@ class MongoBackend:
                     await self.purge.finish(lease.key, lease.purge)
             yield lease
         finally:
-            with self.driver.errors():
-                await self.leases.release(lease)
+            await self.leases.release(lease)
 
     async def _account_of(self, user: PopUser) -> Account:
         try:

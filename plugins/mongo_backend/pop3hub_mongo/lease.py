@@ -95,7 +95,7 @@ class Leases:
         self._held: dict[str, Lease] = {}
         self._keeper: asyncio.Task[None] | None = None
         self._renewing: asyncio.Task[None] | None = None
-        self._loose: set[asyncio.Task[None]] = set()
+        self._loose: set[asyncio.Task[Any]] = set()
         self._stopping = asyncio.Event()
         self._log = structlog.get_logger("pop3hub.mongo")
 
@@ -160,14 +160,16 @@ class Leases:
             return
         never_sent = isinstance(error, ServerSelectionTimeoutError)
         unanswered = isinstance(error, AutoReconnect) and not never_sent
-        for pause in RELEASE_AFTER if unanswered else RELEASE_AFTER[:1]:
+        await self._free_later(
+            {"_id": key, "owner": owner}, RELEASE_AFTER if unanswered else RELEASE_AFTER[:1]
+        )
+
+    async def _free_later(self, mine: Mapping[str, Any], pauses: Sequence[float]) -> None:
+        for pause in pauses:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), pause)
-            try:
-                if await self._free({"_id": key, "owner": owner}):
-                    return
-            except PyMongoError as exc:
-                self._log.warning("lease.not_released", error=str(exc)[:200])
+            if await self._free(mine):
+                return
 
     def _in_background(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         task = asyncio.get_running_loop().create_task(work)
@@ -195,15 +197,26 @@ class Leases:
         return [{"$set": free}, {"$set": taken}, {"$unset": "_free"}]
 
     async def release(self, lease: Lease) -> None:
-        """Give a lease back; its document stays, for the fence to rise on. Raises PyMongoError."""
-        self._held.pop(lease.owner, None)
-        if lease.deadline > time.monotonic():
-            await self._free(lease.mine)
+        """Give a lease back; its document stays, for the fence to rise on.
 
-    async def _free(self, mine: Mapping[str, Any]) -> bool:
+        Goes on if the caller is cancelled, and is tried again for a while if the server fails.
+        """
+        self._held.pop(lease.owner, None)
+        if lease.deadline <= time.monotonic():
+            return
+        freed = await asyncio.shield(self._in_background(self._free(lease.mine)))
+        if freed is None:
+            self._in_background(self._free_later(lease.mine, RELEASE_AFTER[1:]))
+
+    async def _free(self, mine: Mapping[str, Any]) -> bool | None:
+        """Free a lease; return whether it was held, None if the server didn't say."""
         # Not waiting for the majority: a release that is rolled back lapses all the same.
         leases = self.collection.with_options(write_concern=WriteConcern(1))
-        freed = await leases.update_one(mine, {"$set": {"owner": None, "exp": LAPSED}})
+        try:
+            freed = await leases.update_one(mine, {"$set": {"owner": None, "exp": LAPSED}})
+        except PyMongoError as exc:
+            self._log.warning("lease.not_released", error=str(exc)[:200])
+            return None
         return bool(freed.matched_count)
 
     # Keeping

@@ -16,13 +16,14 @@ from pymongo import IndexModel
 from pymongo.errors import DuplicateKeyError, PyMongoError
 
 from pop3hub import NoSuchUser, PermanentFailure, TemporaryFailure, UniqueIdTaken
+from pop3hub_mongo import documents
 from pop3hub_mongo.accounts import Account, MongoUser
 from pop3hub_mongo.driver import uninterrupted
 from pop3hub_mongo.message_bodies import CHUNK_INDEX, Body, MessageBodies
 from pop3hub_mongo.messages import MongoMessage
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 
     from pop3hub import PopMessage, PopUser
     from pop3hub_mongo.driver import Driver
@@ -69,7 +70,7 @@ class NativeStore:
     async def find_user(self, name: str) -> MongoUser | None:
         """Return the user of this name in any case, or None, also for one who is disabled."""
         found = await self.users.find_one({"_id": self.key(name), "disabled": {"$ne": True}})
-        return _user(found) if found and self._is_ours(found) else None
+        return self._user(found) if found and self._is_ours(found) else None
 
     async def find_any(self, name: str) -> MongoUser | None:
         """Return the user of this name, also one who is disabled. Raises PermanentFailure."""
@@ -78,7 +79,7 @@ class NativeStore:
             return None
         if not self._is_ours(found):
             raise PermanentFailure
-        return _user(found)
+        return self._user(found)
 
     async def has_account(self, key: str, account: ObjectId) -> bool:
         """Return whether this user has this account."""
@@ -110,6 +111,25 @@ class NativeStore:
         )
         return False
 
+    def _user(self, found: dict[str, Any]) -> MongoUser:
+        """Return the user of a document; a credential that can't be one is left out and logged."""
+        texts = {name: documents.text_of(found.get(name)) for name in ("password", "apop")}
+        odd = [name for name, text in texts.items() if text is None and found.get(name) is not None]
+        scram = found.get("scram") or {}
+        if not isinstance(scram, dict) or not all(isinstance(v, str) for v in scram.values()):
+            odd.append("scram")
+            scram = {}
+        for field in odd:
+            self._log.error("mongo.odd_user", user=found["_id"], field=field)
+        account = found.get("account")
+        return MongoUser(
+            found["_id"],
+            texts["password"],
+            secret=texts["apop"],
+            scram=scram,
+            account=Account(account, account),
+        )
+
     async def store_user(self, user: PopUser, *, replace: bool) -> bool:
         """Insert or update a user; return False if there is one, or with `replace` if none is.
 
@@ -140,8 +160,9 @@ class NativeStore:
     async def list_users(self) -> AsyncIterator[list[PopUser]]:
         """Yield all users in the order of their names, in pages."""
         page: list[PopUser] = []
-        async for found in self.users.find({}).sort("_id", 1).batch_size(USERS_PAGE):
-            page.append(_user(found))
+        named = self.users.find({"_id": {"$type": "string"}})
+        async for found in named.sort("_id", 1).batch_size(USERS_PAGE):
+            page.append(self._user(found))
             if len(page) == USERS_PAGE:
                 yield page
                 page = []
@@ -178,15 +199,23 @@ class NativeStore:
             page = await self._page(account.owner, last)
             if page is None:
                 return
-            yield [
-                MongoMessage(*columns)
-                for columns in zip(
-                    page["ids"], page["sizes"], page["uids"], page["ascii"], strict=True
-                )
-            ]
+            columns = (page["ids"], page["sizes"], page["uids"], page["ascii"])
+            rows: Iterable[tuple[Any, ...]] = zip(*columns, strict=True)
+            if set(map(type, page["sizes"])) != {int}:
+                rows = [row for row in map(self._sized, rows) if row]
+            yield [MongoMessage(*row) for row in rows]
             if len(page["ids"]) < PAGE:
                 return
             last = page["ids"][-1]
+
+    def _sized(self, row: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Return a row with a size that is an int, or an empty one after a line in the log."""
+        message_id, size, *rest = row
+        size = documents.size_of(size)
+        if size is None:
+            self._log.error("mongo.message_skipped", document=repr(message_id), field="size")
+            return ()
+        return message_id, size, *rest
 
     async def _page(self, account: ObjectId, last: ObjectId | None) -> dict[str, Any] | None:
         cursor = await self._driver.aggregate(
@@ -210,9 +239,13 @@ class NativeStore:
         if found is None:
             raise PermanentFailure(text_id="message-gone")
         message.wire_ready = bool(found.get("dotless"))
-        if "body" in found:
-            return bytes(found["body"])
-        return self.bodies.read(account, message.id, found["chunks"])
+        body, chunks = found.get("body"), found.get("chunks")
+        if isinstance(body, bytes):
+            return body
+        if not isinstance(chunks, int) or body is not None:
+            self._log.error("mongo.odd_message", document=repr(message.id), field="body")
+            raise PermanentFailure(text_id="maildrop-damaged")
+        return self.bodies.read(account, message.id, chunks)
 
     async def remove_messages(self, account: ObjectId, ids: Sequence[Any]) -> int:
         """Remove messages and their chunks; return how many are gone, which is all of them."""
@@ -319,23 +352,12 @@ def listing_pipeline(account: ObjectId, last: ObjectId | None) -> list[dict[str,
             "$group": {
                 "_id": None,
                 "ids": {"$push": "$_id"},
-                "sizes": {"$push": "$size"},
+                "sizes": {"$push": {"$ifNull": ["$size", None]}},
                 "uids": {"$push": {"$ifNull": ["$uid", None]}},
                 "ascii": {"$push": {"$ifNull": ["$ascii", None]}},
             }
         },
     ]
-
-
-def _user(found: dict[str, Any]) -> MongoUser:
-    account = found.get("account")
-    return MongoUser(
-        found["_id"],
-        found.get("password"),
-        secret=found.get("apop"),
-        scram=found.get("scram") or {},
-        account=Account(account, account),
-    )
 
 
 def _document(

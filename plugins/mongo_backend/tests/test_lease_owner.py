@@ -125,3 +125,28 @@ async def test_a_server_that_stops_releases_what_its_clients_left(log_in, fail_p
     await dialogue.server.stop()
 
     assert database.leases.find_one()["owner"] is None
+
+
+async def test_a_release_goes_on_when_its_session_is_cancelled(log_in, fail_point, database):
+    dialogue, _ = await log_in()
+    fail_point(mode={"times": 1}, failCommands=["update"], blockConnection=True, blockTimeMS=SLOW)
+    leaving = asyncio.create_task(dialogue.session.release())
+    await asyncio.sleep(SLOW / 2000)
+    leaving.cancel()
+    await asyncio.wait([leaving])
+
+    await is_answered(serving(dialogue).leases)
+
+    assert leaving.cancelled()
+    assert database.leases.find_one()["owner"] is None
+
+
+async def test_a_release_that_the_server_fails_is_tried_again(log_in, fail_point, database):
+    dialogue, _ = await log_in()
+    fail_point(mode={"times": 1}, failCommands=["update"], errorCode=50)
+
+    answer = await dialogue.say("QUIT")
+    await is_answered(serving(dialogue).leases)
+
+    assert answer.startswith(b"+OK")
+    assert database.leases.find_one()["owner"] is None

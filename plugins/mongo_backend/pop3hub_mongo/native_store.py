@@ -6,7 +6,6 @@ README.md describes the documents and the reasons for them. Errors of the client
 from __future__ import annotations
 
 import os
-import unicodedata
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +14,7 @@ from bson import Binary, ObjectId
 from pymongo import IndexModel
 from pymongo.errors import DuplicateKeyError, PyMongoError
 
-from pop3hub import NoSuchUser, PermanentFailure, TemporaryFailure, UniqueIdTaken
+from pop3hub import NoSuchUser, PermanentFailure, TemporaryFailure, UniqueIdTaken, name_key
 from pop3hub_mongo import documents
 from pop3hub_mongo.accounts import Account, MongoUser
 from pop3hub_mongo.driver import uninterrupted

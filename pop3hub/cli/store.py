@@ -21,6 +21,7 @@ from pop3hub.auth.scram import SCRAM_HASHES, scram_keys
 from pop3hub.auth.users import PopUser, prepare
 from pop3hub.cli.context import Refused, english
 from pop3hub.errors import MaildropNotEmpty, NoSuchUser, PopError, UniqueIdTaken
+from pop3hub.protocol import LoneCarriageReturns
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Sequence
@@ -197,8 +198,14 @@ async def _find(store: Any, name: str) -> PopUser:
 
 @click.command()
 @click.argument("name")
+@click.option(
+    "--mend/--no-mend",
+    default=True,
+    show_default=True,
+    help="Make line ends of carriage returns that are alone (RFC 5321 s2.3.8).",
+)
 @click.pass_obj
-def deliver(app: CliContext, *, name: str) -> None:
+def deliver(app: CliContext, *, name: str, mend: bool) -> None:
     """Put the message on standard input into a user's maildrop.
 
     For a mail server's pipe transport: an mbox `From ` line is taken off, and the exit code is one
@@ -211,7 +218,8 @@ def deliver(app: CliContext, *, name: str) -> None:
     head = _head(message)
     if not head:
         raise Refused("there is no message on standard input", os.EX_DATAERR)
-    app.run(lambda: store.store_message(name, _read(head, message)))
+    contents = _read(head, message)
+    app.run(lambda: store.store_message(name, _mended(contents) if mend else contents))
 
 
 def _head(message: BinaryIO) -> bytes:
@@ -224,6 +232,13 @@ async def _read(head: bytes, rest: BinaryIO) -> AsyncIterator[bytes]:
     yield head
     while chunk := await asyncio.to_thread(rest.read, CHUNK):
         yield chunk
+
+
+async def _mended(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    lone = LoneCarriageReturns()
+    async for chunk in chunks:
+        yield lone.feed(chunk)
+    yield lone.end()
 
 
 @dataclass(slots=True)

@@ -13,6 +13,7 @@ END = b".\r\n"
 # An expression that begins with one octet is looked for by memchr; `count` and `replace` of two
 # octets are several times slower (benchmarks/parts.py).
 _BARE_LF = re.compile(rb"\n(?<!\r\n)")
+_LONE_CR = re.compile(rb"\r(?!\n)")
 _DOT_AFTER_LF = re.compile(rb"\n\.")
 _DOT = 0x2E
 _DOT_LINE = re.compile(rb"\n(?=\.)")
@@ -136,6 +137,40 @@ class LineEnds:
         tail = b"\r\r\n" if self._cr else b"" if self.line_start else b"\r\n"
         self.octets += len(tail)
         return tail
+
+
+class LoneCarriageReturns:
+    """Makes CRLF of each CR that has no LF behind it; any split of the input.
+
+    RFC 5321 s2.3.8 allows none in mail that comes in, and some clients take one for a line end:
+    a dot between two of them would end the reply for such a reader.
+    found: how many there were.
+    """
+
+    __slots__ = ("_held", "found")
+
+    def __init__(self) -> None:
+        self.found = 0
+        self._held = False
+
+    def feed(self, chunk: bytes) -> bytes:
+        """Return a chunk without them; a CR at its end waits for the next one."""
+        if self._held:
+            chunk = b"\r" + chunk
+        self._held = chunk.endswith(b"\r")
+        if self._held:
+            chunk = chunk[:-1]
+        if b"\r" not in chunk:
+            return chunk
+        mended, count = _LONE_CR.subn(b"\r\n", chunk)
+        self.found += count
+        return mended
+
+    def end(self) -> bytes:
+        """Return what was held."""
+        self.found += self._held
+        held, self._held = self._held, False
+        return b"\r\n" if held else b""
 
 
 class WireForm(LineEnds):

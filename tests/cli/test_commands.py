@@ -3,6 +3,7 @@
 import mailbox
 import os
 import pty
+import re
 import subprocess
 import sys
 
@@ -10,6 +11,7 @@ import bcrypt
 import pytest
 
 from pop3hub.auth.scram import ScramKeys
+from pop3hub.protocol import MessageEncoder
 from tests.support.program import ROOT
 
 MESSAGE = b"Subject: hi\r\n\r\nHello!\r\n"
@@ -326,3 +328,18 @@ def test_languages_are_listed_checked_and_begun(pop3hub, tmp_path):
 
 def test_the_check_of_other_servers_is_a_command(pop3hub):
     assert 0 == pop3hub("check", "--list").code
+
+
+def test_a_reader_that_takes_a_lone_cr_for_a_line_end_sees_one_reply(on, luke, filed):
+    """Java's readLine does: a dot between two of them would end the reply (RFC 5321 s2.3.8)."""
+    hostile = b"Subject: x\r\n\r\na\r.\r+OK 1 message\r.\rb"
+
+    assert 0 == on("deliver", "luke", stdin=hostile).code
+    assert 0 == on("deliver", "--no-mend", "luke", stdin=hostile).code
+
+    mended, kept = (contents for _, contents in filed.mail["luke"][-2:])
+    encoder = MessageEncoder()
+    reply = encoder.feed(mended) + encoder.end()
+    assert [b"."] == [line for line in re.split(rb"\r\n|\r|\n", reply) if line == b"."]
+    assert reply.endswith(b"\r\n.\r\n")
+    assert hostile == kept

@@ -8,7 +8,14 @@ from hypothesis import strategies as st
 
 from pop3hub.errors import CommandError
 from pop3hub.protocol.framing import Framer, LineNeverEnds, split_command
-from pop3hub.protocol.message import END, MessageEncoder, WireReadyEncoder, is_wire_ready, wire_form
+from pop3hub.protocol.message import (
+    END,
+    LoneCarriageReturns,
+    MessageEncoder,
+    WireReadyEncoder,
+    is_wire_ready,
+    wire_form,
+)
 
 MAIL = st.lists(
     st.sampled_from([b"\r", b"\n", b"\r\n", b".", b"..", b"a", b"Subject: x", b"\0", b"\xff"])
@@ -223,3 +230,38 @@ def test_a_wrong_claim_of_wire_form_never_breaks_the_frame(claimed):
         )
         replies.add(reply)
     assert b"\n.\n" not in reply
+
+
+# Lone CR, which some clients take for a line end
+
+
+@pytest.mark.parametrize(
+    ("came", "mended", "count"),
+    [
+        (b"a\r.\rb\r\n", b"a\r\n.\r\nb\r\n", 2),
+        (b"a\nb\r.\rc\n", b"a\nb\r\n.\r\nc\n", 2),
+        (b"a\r\nb\r\r\nc", b"a\r\nb\r\n\r\nc", 1),
+        (b"a\r", b"a\r\n", 1),
+        (b"\r\r", b"\r\n\r\n", 2),
+        (b"a\r\n.\r\n", b"a\r\n.\r\n", 0),
+        (b"", b"", 0),
+    ],
+)
+def test_a_lone_carriage_return_becomes_a_line_end(came, mended, count):
+    """RFC 5321 s2.3.8."""
+    whole = LoneCarriageReturns()
+    assert (mended, count) == (whole.feed(came) + whole.end(), whole.found)
+
+
+@given(
+    st.binary(max_size=60).map(lambda b: b.translate(bytes(b"a\r\n."[n % 4] for n in range(256)))),
+    st.data(),
+)
+def test_no_lone_carriage_return_is_left_at_any_split(came, data):
+    split = data.draw(st.integers(0, len(came)))
+    lone = LoneCarriageReturns()
+
+    mended = lone.feed(came[:split]) + lone.feed(came[split:]) + lone.end()
+
+    assert re.search(rb"\r(?!\n)", mended) is None
+    assert re.split(rb"\r\n|\r|\n", came) == re.split(rb"\r?\n", mended)

@@ -8,7 +8,8 @@ is no server to check. It blocks: call it in a thread beside an event loop.
 """
 
 from pop3hub.check.client import Unreachable
-from pop3hub.check.probe import MAY, MUST, POLICY, SHOULD, Check, Target
+from pop3hub.check.probe import Target
+from pop3hub.check.rules import MAY, MUST, POLICY, SHOULD, Check
 from pop3hub.check.runner import CHECKS, FAIL, OK, SKIP, WARN, Result, run_checks
 
 __all__ = [

@@ -9,12 +9,12 @@ from __future__ import annotations
 import contextlib
 import re
 import socket
+import ssl
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    import ssl
     from collections.abc import Iterable
 
 MAX_REPLY = 64 * 1024 * 1024  # octets; a server that sends more has lost its way
@@ -113,9 +113,21 @@ class Client:
 
     def open(self, *, tls: bool) -> None:
         """Connect, do the TLS handshake if asked for, and read the greeting."""
+        self.connect()
+        self.greet(tls=tls)
+
+    def connect(self) -> None:
+        """Connect, and read nothing yet."""
         try:
             self._socket = socket.create_connection((self.host, self.port), self.timeout)
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        except OSError as exc:
+            self.close()
+            raise Unreachable(str(exc)) from exc
+
+    def greet(self, *, tls: bool) -> None:
+        """Do the TLS handshake if asked for, and read the greeting."""
+        try:
             if tls:
                 self.handshake()
             self.greeting = self.read_line()
@@ -145,6 +157,34 @@ class Client:
             # The server may have answered before it closed: reading decides what is reported.
             if isinstance(exc, TimeoutError):
                 raise NoReply("the server reads no more", sent=self.sent, received=b"") from exc
+
+    def pour(self, chunk: bytes, limit: int) -> tuple[int, str]:
+        """Send `chunk` again and again until something happens; return how many octets, and what.
+
+        What: "answered" (then `read_reply`), "closed", "stopped" (nothing was taken for `timeout`
+        seconds), "slow" (ten times as long was too short for it), or "taken": all `limit` octets.
+        """
+        assert self._socket is not None  # noqa: S101  # a programmer's mistake
+        deadline = time.monotonic() + 10 * self.timeout
+        total = 0
+        while total < limit:
+            if time.monotonic() > deadline:
+                return total, "slow"
+            try:
+                self._socket.sendall(chunk)
+            except TimeoutError:
+                return total, self._arrived() or "stopped"
+            except OSError:
+                return total, self._arrived() or "closed"
+            total += len(chunk)
+            if happened := self._arrived():
+                return total, happened
+        # What is in the sockets' buffers may still have to reach the server, and its answer us.
+        with contextlib.suppress(NoReply):
+            more = self._receive(time.monotonic() + self.timeout)
+            self._buffer += more
+            return total, "answered" if more else "closed"
+        return total, "taken"
 
     def read_line(self, deadline: float | None = None) -> bytes:
         """Return octets to and with the next LF."""
@@ -207,6 +247,21 @@ class Client:
             if octets > MAX_REPLY:
                 raise self._missing("the reply has no end")
             yield line
+
+    def _arrived(self) -> str:
+        """Say without waiting whether octets came or the connection was closed."""
+        assert self._socket is not None  # noqa: S101  # a programmer's mistake
+        try:
+            self._socket.settimeout(0)
+            more = self._socket.recv(_CHUNK)
+        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            return ""
+        except OSError:
+            return "closed"
+        finally:
+            self._socket.settimeout(self.timeout)
+        self._buffer += more
+        return "answered" if more else "closed"
 
     def _receive(self, deadline: float) -> bytes:
         if self._socket is None:

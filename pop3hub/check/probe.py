@@ -1,7 +1,5 @@
-"""What a conformance check works with: the target, its sessions, and the ways a check can end.
+"""The server that is checked, and the sessions with it.
 
-A check is a function over a `Probe`, registered in a `Checks` table with the rule that it is for.
-It returns a note or None when the rule is held, and raises `Failure`, `Remark` or `Skip` otherwise.
 By default nothing is changed on the server: `Probe.mark` is the only place that sends DELE outside
 of the scratch checks, and a session whose marks did not go away is cut off, never ended by QUIT.
 """
@@ -18,17 +16,15 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, cast
 
 from pop3hub.check.client import Client, Exchange, NoReply, Reply, Unreachable
+from pop3hub.check.rules import Failure, Skip
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-MUST = "MUST"
-SHOULD = "SHOULD"
-MAY = "MAY"
-POLICY = "policy"  # good practice that no RFC asks for
-
-SAMPLE_MESSAGES = 5  # how many messages are retrieved
-SAMPLE_SIZE = 65536  # octets; larger messages are left alone
+SAMPLE_MESSAGES = 5  # how many messages are retrieved where any will do
+READ_MESSAGES = 100  # how many are read in search of one with a certain feature
+READ_OCTETS = 4 * 1024 * 1024  # and how much, by LIST's sizes
+LOGIN_WAIT = 30.0  # seconds in which a login should be answered
 LOCK_WAIT = 5.0  # seconds in which the lock of a cut session should be gone
 LOCK_RETRY = 0.2  # seconds
 
@@ -72,72 +68,6 @@ class Target:
         return repr(octets)
 
 
-class Failure(Exception):
-    """The rule is not held."""
-
-    def __init__(self, *, sent: bytes | Reply, expected: str, came: bytes | Reply) -> None:
-        super().__init__(expected)
-        self.sent = sent.sent if isinstance(sent, Reply) else sent
-        self.expected = expected
-        self.came = came.line if isinstance(came, Reply) else came
-
-
-class Remark(Exception):
-    """Nothing that the rule forbids, but something that an administrator wants to know."""
-
-
-class Skip(Exception):
-    """The rule does not apply here, or cannot be looked at."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Check:
-    """A registered check. `needs` is a capability without which it is skipped."""
-
-    name: str
-    rfc: str
-    level: str
-    summary: str
-    function: Callable[[Probe], str | None]
-    login: bool = False
-    scratch: bool = False
-    needs: str | None = None
-
-
-class Checks(list[Check]):
-    """A table of checks in the order in which they run."""
-
-    def add(
-        self,
-        name: str,
-        rfc: str,
-        level: str,
-        *,
-        login: bool = False,
-        scratch: bool = False,
-        needs: str | None = None,
-    ) -> Callable[[Callable[[Probe], str | None]], Callable[[Probe], str | None]]:
-        """Register the decorated function; its docstring's first line is the rule."""
-
-        def register(function: Callable[[Probe], str | None]) -> Callable[[Probe], str | None]:
-            summary = (function.__doc__ or "").partition("\n")[0]
-            self.append(
-                Check(
-                    name=name,
-                    rfc=rfc,
-                    level=level,
-                    summary=summary,
-                    function=function,
-                    login=login or scratch,
-                    scratch=scratch,
-                    needs=needs,
-                )
-            )
-            return function
-
-        return register
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failed:
     """How the one failed login went; `password` is None when USER was refused already."""
@@ -163,11 +93,29 @@ class Probe:
 
     def dial(self) -> Client:
         """Return a connection as the port has it, whatever its greeting says."""
+        client = self._client()
+        client.open(tls=self.target.security == "tls")
+        return client
+
+    def connect_at_once(self, count: int) -> None:
+        """Open some connections before any greeting is read; the greetings go to the log.
+
+        A server may refuse some of them: then the greetings are fewer.
+        """
+        clients = [self._client() for _ in range(count)]
+        for client in clients:
+            with contextlib.suppress(Unreachable):
+                client.connect()
+        for client in clients:
+            if not client.closed:
+                with contextlib.suppress(Unreachable):
+                    client.greet(tls=self.target.security == "tls")
+
+    def _client(self) -> Client:
         target = self.target
         client = Client(
             target.host, target.port, timeout=target.timeout, context=target.context, log=self.log
         )
-        client.open(tls=target.security == "tls")
         self._clients.append(client)
         return client
 
@@ -238,9 +186,26 @@ class Probe:
             if reply.line[:1] != b"+" or reply.ok:
                 return reply
             plain = base64.b64encode(f"\0{user}\0{password}".encode()).decode()
-            return client.ask(plain, shown="***")
+            return self.ask_to_log_in(client, plain, shown="***")
         reply = client.ask(f"USER {user}")
-        return client.ask(f"PASS {password}", shown="PASS ***") if reply.ok else reply
+        if not reply.ok:
+            return reply
+        return self.ask_to_log_in(client, f"PASS {password}", shown="PASS ***")
+
+    def ask_to_log_in(self, client: Client, command: str | bytes, *, shown: str) -> Reply:
+        """Send what decides a login, and wait longer for the reply than for others.
+
+        Servers wait for a locked maildrop (Dovecot: 10 s), or delay the answer to a wrong password.
+        """
+        client.timeout = max(self.target.timeout, LOGIN_WAIT)
+        try:
+            return client.ask(command, shown=shown)
+        except NoReply as exc:
+            if not exc.closed:
+                self.login_refused = f"a login was not answered within {client.timeout:g} s"
+            raise
+        finally:
+            client.timeout = self.target.timeout
 
     def session(self) -> Client:
         """Return the shared session in TRANSACTION, with nothing marked."""
@@ -324,7 +289,8 @@ class Probe:
             user = client.ask(f"USER no-such-user-{secrets.token_hex(4)}")
             password = None
             if user.ok:
-                password = client.ask(f"PASS {secrets.token_hex(8)}", shown="PASS ***")
+                guess = f"PASS {secrets.token_hex(8)}"
+                password = self.ask_to_log_in(client, guess, shown="PASS ***")
             self._failed = Failed(user=user, password=password)
         return self._failed
 
@@ -348,17 +314,25 @@ class Probe:
 
     def sample(self) -> list[int]:
         """Return the numbers of a few small messages."""
-        small = [(size, n) for n, size in self.listing().items() if size <= SAMPLE_SIZE]
-        if not small:
-            raise Skip(f"the maildrop has no message of up to {SAMPLE_SIZE} octets")
-        return sorted(n for _, n in sorted(small)[:SAMPLE_MESSAGES])
+        return sorted(self.by_size()[:SAMPLE_MESSAGES])
+
+    def by_size(self, client: Client | None = None) -> list[int]:
+        """Return the numbers of the messages to read, smallest first, within both limits."""
+        numbers: list[int] = []
+        total = 0
+        for size, number in sorted((size, n) for n, size in self.listing(client).items()):
+            total += size
+            if total > READ_OCTETS or len(numbers) == READ_MESSAGES:
+                break
+            numbers.append(number)
+        if not numbers:
+            raise Skip(f"the maildrop has no message of up to {READ_OCTETS} octets")
+        return numbers
 
     def message(self, number: int) -> Reply | None:
         """Return RETR's reply, None if the message is refused with [UTF8] (RFC 6856 s5)."""
         if number not in self._messages:
-            expire = self.capabilities().get("EXPIRE", ""), self.capabilities("login").get("EXPIRE")
-            if "0" in {expire[0].partition(" ")[0], expire[1]} and not self.target.scratch:
-                raise Skip("EXPIRE 0: a retrieved message may be deleted (RFC 2449 s6.7)")
+            self._may_retrieve()
             reply = self.session().ask(f"RETR {number}", multi=True)
             if reply.err and reply.code == b"UTF8":
                 return None
@@ -367,12 +341,38 @@ class Probe:
             self._messages[number] = reply
         return self._messages[number]
 
-    def messages(self) -> Iterator[tuple[int, Reply]]:
-        """Yield number and RETR's reply for the sample."""
-        for number in self.sample():
+    def messages(
+        self, wanted: Callable[[Reply], bool] | None = None
+    ) -> Iterator[tuple[int, Reply]]:
+        """Yield number and RETR's reply of a few messages, smallest first.
+
+        `wanted` says whether a message has what the check is about: more messages are read until
+        one has, up to READ_MESSAGES and READ_OCTETS.
+        """
+        seen = wanted is None
+        for count, number in enumerate(self.by_size()):
+            if seen and count >= SAMPLE_MESSAGES:
+                return
             reply = self.message(number)
             if reply is not None:
                 yield number, reply
+                seen = seen or wanted is None or wanted(reply)
+
+    def read(self, client: Client, *, headers: bool) -> Iterator[tuple[int, Reply]]:
+        """Yield number and reply of messages in another session, by TOP n 0 if `headers`."""
+        if not headers:
+            self._may_retrieve()
+        for number in self.by_size(client):
+            command = f"TOP {number} 0" if headers else f"RETR {number}"
+            reply = client.ask(command, multi=True)
+            if not reply.ok:
+                raise Failure(sent=reply, expected="+OK and the message", came=reply)
+            yield number, reply
+
+    def _may_retrieve(self) -> None:
+        before, after = self.capabilities().get("EXPIRE", ""), self.capabilities("login")
+        if "0" in {before.partition(" ")[0], after.get("EXPIRE")} and not self.target.scratch:
+            raise Skip("EXPIRE 0: a retrieved message may be deleted (RFC 2449 s6.7)")
 
     @contextlib.contextmanager
     def mark(self) -> Iterator[tuple[Client, int]]:
@@ -444,7 +444,11 @@ def pairs(reply: Reply, form: re.Pattern[bytes], shape: str) -> list[tuple[bytes
     return found
 
 
-def refuse(reply: Reply, why: str) -> None:
-    """Raise unless the reply is negative."""
-    if not reply.err:
-        raise Failure(sent=reply, expected=f"-ERR: {why}", came=reply)
+def end_in_step(client: Client) -> None:
+    """Check that QUIT is answered next, and that nothing follows."""
+    reply = client.ask("QUIT")
+    if not reply.ok:
+        raise Failure(sent=reply, expected="+OK: one reply to each command", came=reply)
+    rest = client.read_to_end()
+    if rest:
+        raise Failure(sent=reply, expected="one reply to each command", came=rest)

@@ -1,4 +1,4 @@
-"""The checks over all that the server said in the run: they send nothing."""
+"""The checks over all that the server said in the run: they send nothing, one connects."""
 
 # ruff: noqa: D401  # a check's docstring states the rule, as the report prints it
 from __future__ import annotations
@@ -6,7 +6,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from pop3hub.check.probe import MUST, SHOULD, Checks, Failure, Remark
+from pop3hub.check.rules import MUST, SHOULD, Checks, Failure, Remark, Skip
 
 if TYPE_CHECKING:
     from pop3hub.check.client import Exchange
@@ -17,7 +17,9 @@ CHECKS = Checks()
 # IANA's registry of POP3 response codes (RFC 2449, RFC 3206, RFC 6856), complete.
 RESPONSE_CODES = (b"LOGIN-DELAY", b"IN-USE", b"SYS/TEMP", b"SYS/PERM", b"AUTH", b"UTF8")
 MAX_RESPONSE = 512  # octets with CRLF (RFC 1939 s3)
+BURSTS, AT_ONCE = 4, 5  # how often, and how many connections are opened together
 
+_MSG_ID = re.compile(rb"<[^<>\s]+@[^<>\s]+>")
 _STATUS = re.compile(rb"(?:\+OK|-ERR)(?=[ \r\n])", re.IGNORECASE)
 _BRACKET = re.compile(rb"(?:\+OK|-ERR) \[(.*)", re.IGNORECASE | re.DOTALL)
 _RESPONSE_CODE = re.compile(rb"([\x21-\x5c\x5e-\x7e]+)\]")
@@ -101,6 +103,24 @@ def response_code_announced(probe: Probe) -> None:
     for _, said in codes(probe):
         if "RESP-CODES" not in probe.capabilities():
             raise Failure(sent=said.sent, expected="RESP-CODES in CAPA", came=said.line)
+
+
+@CHECKS.add("greeting-timestamp", "RFC 1939 s7 APOP", MUST)
+def greeting_timestamp(probe: Probe) -> str:
+    """The time stamp for APOP is another one in each greeting."""
+    # A clock that is too coarse shows on connections that come close together.
+    for _ in range(BURSTS):
+        probe.connect_at_once(AT_ONCE)
+        probe.tidy()
+    stamps = [_MSG_ID.search(said.line) for said in probe.log if not said.sent]
+    seen: set[bytes] = set()
+    for stamp in filter(None, stamps):
+        if stamp[0] in seen:
+            raise Failure(sent=b"", expected="a different time stamp", came=stamp[0])
+        seen.add(stamp[0])
+    if not seen:
+        raise Skip("the greeting has no time stamp: no APOP")
+    return f"{len(seen)} greetings"
 
 
 def codes(probe: Probe) -> list[tuple[bytes, Exchange]]:

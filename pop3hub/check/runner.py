@@ -1,6 +1,7 @@
 """The table of checks, and how they are run.
 
-The checks themselves are in `authorization`, `transaction`, `scratch` and `replies`.
+The checks themselves are in `authorization`, `extensions`, `retrieval`, `transaction`, `scratch`
+and `replies`.
 """
 
 from __future__ import annotations
@@ -9,17 +10,21 @@ import time
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
-from pop3hub.check import authorization, replies, scratch, transaction
+from pop3hub.check import authorization, extensions, replies, retrieval, scratch, transaction
 from pop3hub.check.client import NoReply, Unreachable
-from pop3hub.check.probe import MUST, Failure, Probe, Remark, Skip
+from pop3hub.check.probe import Probe
+from pop3hub.check.rules import MUST, Failure, Remark, Skip
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
-    from pop3hub.check.probe import Check, Target
+    from pop3hub.check.probe import Target
+    from pop3hub.check.rules import Check
 
 CHECKS: tuple[Check, ...] = (
     *authorization.CHECKS,
+    *extensions.CHECKS,
+    *retrieval.CHECKS,
     *transaction.CHECKS,
     *scratch.CHECKS,
     *replies.CHECKS,

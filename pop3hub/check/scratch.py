@@ -4,14 +4,20 @@
 from __future__ import annotations
 
 import secrets
+from typing import TYPE_CHECKING
 
 from pop3hub.check.client import NoReply
-from pop3hub.check.probe import MUST, POLICY, Checks, Failure, Probe, Remark, Skip, refuse
+from pop3hub.check.rules import MUST, POLICY, Checks, Failure, Remark, Skip, refuse, refuse_login
+
+if TYPE_CHECKING:
+    from pop3hub.check.client import Client
+    from pop3hub.check.probe import Probe
 
 CHECKS = Checks()
 
 BAD_COMMANDS = 100
-ENDLESS_LINE = 1024 * 1024  # octets without a line end
+ENDLESS_LINE = 32 * 1024 * 1024  # octets without a line end: more than sockets' buffers hold
+CHUNK = 65536  # octets
 
 
 @CHECKS.add("drop-keeps", "RFC 1939 s6", MUST, scratch=True, needs="UIDL")
@@ -61,22 +67,47 @@ def login_refusal(probe: Probe) -> None:
     user = client.ask(f"USER {probe.target.user}")
     if not user.ok:
         raise Skip("USER was refused")
-    wrong = client.ask(f"PASS {secrets.token_hex(8)}", shown="PASS ***")
+    wrong = probe.ask_to_log_in(client, f"PASS {secrets.token_hex(8)}", shown="PASS ***")
     if unknown.password is None or unknown.password.line != wrong.line:
         refused = unknown.password or unknown.user
         raise Failure(sent=wrong, expected=f"as for an unknown user: {refused.line!r}", came=wrong)
 
 
-@CHECKS.add("nul", "RFC 1939 s3", MUST, scratch=True)
-def nul(probe: Probe) -> None:
-    """A NUL octet in a command is refused."""
-    client = probe.secure()
+@CHECKS.add("pass-after-failure", "RFC 1939 s7 PASS", MUST, scratch=True)
+def pass_after_failure(probe: Probe) -> str | None:
+    """PASS is refused after a PASS that failed: it follows a successful USER immediately."""
+    probe.another_login()
+    client, target = probe.secure(), probe.target
+    if not client.ask(f"USER {target.user}").ok:
+        raise Skip("USER was refused")
+    wrong = probe.ask_to_log_in(client, f"PASS {secrets.token_hex(8)}", shown="PASS ***")
+    refuse(wrong, "the password is wrong")
     try:
-        refuse(client.ask(b"XY\0W"), "commands are printable ASCII")
+        reply = probe.ask_to_log_in(client, f"PASS {target.password}", shown="PASS ***")
     except NoReply as exc:
         if not exc.closed:
             raise
-        raise Remark("the connection is closed without a reply") from exc
+        return "the connection is closed after a wrong password"
+    refuse_login(reply, "the PASS before it failed, so USER has to come first")
+    return None
+
+
+@CHECKS.add("nul", "RFC 1939 s3", MUST, scratch=True)
+def nul(probe: Probe) -> str | None:
+    """A NUL octet in a command is refused: it neither ends the command nor is left out."""
+    closed = sum(
+        nul_closes(probe.secure(), command) for command in (b"XY\0W", b"CAPA\0x", b"QU\0IT")
+    )
+    nul_in_login(probe)
+    number = min(probe.listing(), default=1)
+    commands = [b"NOOP\0x", b"NO\0OP", b"STAT\0", b"LIST\0x", b"RSET\0", b"CAPA\0"]
+    for verb in (b"LIST", b"RETR", b"DELE", *([b"UIDL"] if probe.offers("UIDL") else [])):
+        commands += [b"%s %d\0" % (verb, number), b"%s %d\0x" % (verb, number)]
+    if probe.offers("TOP"):
+        commands += [b"TOP %d\0 0" % number, b"TOP %d 0\0" % number]
+    for command in commands:
+        closed += nul_closes(probe.session(), command)
+    return f"after {closed} of them the connection is closed" if closed else None
 
 
 @CHECKS.add("bad-commands", "RFC 1939 s3", POLICY, scratch=True)
@@ -95,14 +126,49 @@ def bad_commands(probe: Probe) -> str:
 
 @CHECKS.add("endless-line", "RFC 2449 s4", POLICY, scratch=True)
 def endless_line(probe: Probe) -> str:
-    """A line of 1 MiB is refused, or the connection closed: the server's memory is bounded."""
+    """A line that does not end is refused, or read no further: the server's memory is bounded."""
     client = probe.secure()
+    total, happened = client.pour(b"x" * CHUNK, ENDLESS_LINE)
+    size = f"{total // 1024:,} KiB"
+    sent = f"{size} without a line end".encode()
+    if happened == "answered":
+        refuse(client.read_reply(sent=sent), "the line is longer than any command")
+        return f"refused within {size}"
+    if happened == "slow":
+        raise Skip(f"the connection is too slow: only {size} were sent")
+    if happened == "taken":
+        raise Failure(
+            sent=sent, expected="-ERR, a closed connection or a full one", came=b"nothing: all read"
+        )
+    return f"the connection is closed within {size}" if happened == "closed" else f"{size} are read"
+
+
+def nul_closes(client: Client, command: bytes) -> bool:
+    """Check that a command with NUL is refused; return whether the connection was closed for it."""
     try:
-        client.send(b"x" * ENDLESS_LINE + b"\r\n", shown=b"1 MiB without a line end")
-        reply = client.read_reply()
+        refuse(client.ask(command), "a command is printable ASCII")
     except NoReply as exc:
         if not exc.closed:
             raise
-        return "the connection is closed"
-    refuse(reply, "the line is longer than any command")
-    return "refused"
+        client.close()
+    return client.closed
+
+
+def nul_in_login(probe: Probe) -> None:
+    """Check that nobody logs in by a name or a password with a NUL octet in it."""
+    probe.another_login()
+    name, password = (probe.target.user or "").encode(), (probe.target.password or "").encode()
+    for user, secret, shown in (
+        (name + b"\0x", password, "PASS ***, after a USER with NUL"),
+        (name, password + b"\0x", "PASS *** with NUL behind it"),
+        (name, password[:1] + b"\0" + password[1:], "PASS *** with NUL in it"),
+    ):
+        client = probe.secure()
+        try:
+            if client.ask(b"USER " + user).ok:
+                reply = probe.ask_to_log_in(client, b"PASS " + secret, shown=shown)
+                refuse_login(reply, "nobody has that name and password")
+        except NoReply as exc:
+            if not exc.closed:
+                raise
+        client.close()

@@ -4,9 +4,13 @@
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
 
-from pop3hub.check.client import Client, NoReply, Reply
-from pop3hub.check.probe import MAY, MUST, SHOULD, Checks, Failure, Probe, Remark, Skip, refuse
+from pop3hub.check.rules import MAY, MUST, SHOULD, Checks, Failure, Remark, Skip, refuse
+
+if TYPE_CHECKING:
+    from pop3hub.check.client import Reply
+    from pop3hub.check.probe import Probe
 
 CHECKS = Checks()
 
@@ -192,79 +196,6 @@ def uidl_persistent(probe: Probe) -> None:
             raise Failure(sent=b"UIDL\r\n", expected="in the next session", came=b"without " + line)
 
 
-@CHECKS.add("retr-size", "RFC 1939 s5 LIST, s11", MUST, login=True)
-def retr_size(probe: Probe) -> None:
-    """The size in LIST is the octets that RETR sends, before dot-stuffing."""
-    listed = probe.listing()
-    sent = {number: octets(reply) for number, reply in probe.messages()}
-    in_step(probe)
-    wrong = {n: size for n, size in sent.items() if size != listed[n]}
-    short = [str(n) for n, size in wrong.items() if size == listed[n] + 2]
-    failed = {n: size for n, size in wrong.items() if str(n) not in short}
-    if failed and "UTF8" in probe.capabilities():
-        surrogates = [n for n in failed if utf8_size_is_right(probe, n)]
-        if len(surrogates) == len(failed):
-            raise Remark(
-                f"LIST has the size of message {', '.join(map(str, surrogates))}"
-                " in UTF-8, not of the surrogate that RETR sends: a SHOULD (RFC 6856 s2.1)"
-            )
-    for number, size in failed.items():
-        came = f"{size} octets".encode()
-        raise Failure(sent=b"RETR %d\r\n" % number, expected=f"{listed[number]} octets", came=came)
-    if short:
-        # A message may lack the final CRLF, which RETR cannot express.
-        raise Remark(f"LIST leaves out the final CRLF that RETR sends: message {', '.join(short)}")
-
-
-@CHECKS.add("dot-stuffing", "RFC 1939 s3", MUST, login=True)
-def dot_stuffing(probe: Probe) -> str:
-    """Each line of a message that begins with a dot has one more dot in front."""
-    stuffed = 0
-    for _, reply in probe.messages():
-        for line in reply.lines or ():
-            if line.startswith(b"."):
-                if not line.startswith(b".."):
-                    raise Failure(sent=reply, expected="a second dot in front", came=line)
-                stuffed += 1
-    # A lone dot that is not stuffed ends the message early: the rest would be the next reply.
-    in_step(probe)
-    if not stuffed:
-        raise Skip("no message that was looked at has a line that begins with a dot")
-    return f"{stuffed} lines"
-
-
-@CHECKS.add("top-headers", "RFC 1939 s7 TOP", MUST, login=True, needs="TOP")
-def top_headers(probe: Probe) -> None:
-    """TOP n 0 sends the headers and the blank line, and nothing of the body."""
-    top(probe, 0)
-
-
-@CHECKS.add("top-lines", "RFC 1939 s7 TOP", MUST, login=True, needs="TOP")
-def top_lines(probe: Probe) -> None:
-    """TOP n 2 sends the headers, the blank line and two lines of the body."""
-    top(probe, 2)
-
-
-@CHECKS.add("top-whole", "RFC 1939 s7 TOP", MUST, login=True, needs="TOP")
-def top_whole(probe: Probe) -> None:
-    """TOP n 99999999 sends the whole message, as RETR does."""
-    top(probe, 99999999)
-
-
-@CHECKS.add("utf8-surrogate", "RFC 6856 s2.1", MUST, login=True, needs="UTF8")
-def utf8_surrogate(probe: Probe) -> None:
-    """Without UTF8, no header is sent in UTF-8."""
-    for _, reply in probe.messages():
-        for line in reply.body[: blank(reply)]:
-            if line.isascii():
-                continue
-            try:
-                line.decode()
-            except UnicodeDecodeError:
-                continue  # an old 8-bit message: no RFC says what becomes of it
-            raise Failure(sent=reply, expected="ASCII, or -ERR [UTF8]", came=line)
-
-
 @CHECKS.add("dele-twice", "RFC 1939 s5 DELE", MUST, login=True)
 def dele_twice(probe: Probe) -> None:
     """DELE of a message that is marked as deleted is refused."""
@@ -402,68 +333,3 @@ def others(sent: bytes, came: dict[int, int] | dict[int, bytes], number: int) ->
     return Failure(
         sent=sent, expected=f"the same lines without message {number}", came=text.encode()
     )
-
-
-def octets(reply: Reply) -> int:
-    """Return the size of a retrieved message, before dot-stuffing."""
-    return sum(len(line) + 2 for line in reply.body)
-
-
-def utf8_size_is_right(probe: Probe, number: int) -> bool:
-    """Tell whether LIST and RETR agree on a message in UTF-8 mode."""
-    probe.another_login()
-    client = probe.login(utf8=True)
-    size = probe.listing(client).get(number)
-    reply = client.ask(f"RETR {number}", multi=True)
-    probe.finish(client)
-    return reply.ok and octets(reply) == size
-
-
-def in_step(probe: Probe) -> None:
-    """Check that the session answers the command that it is asked."""
-    client: Client = probe.session()
-    reply = client.ask("XYZW")
-    try:
-        refuse(reply, "the command is unknown, and the message before had ended")
-        refuse(client.ask("XYZW"), "the command is unknown")
-    except NoReply as exc:
-        if not exc.closed:
-            raise
-        client.close()
-
-
-def blank(reply: Reply) -> int:
-    """Return the index of the line that ends the headers, or how many lines there are."""
-    body = reply.body
-    return body.index(b"") if b"" in body else len(body)
-
-
-def top(probe: Probe, lines: int) -> None:
-    """Compare TOP with what RETR sends."""
-    compared = 0
-    for number, whole in probe.messages():
-        end = blank(whole)
-        expected = whole.body[: end + 1 + lines]
-        reply = probe.session().ask(f"TOP {number} {lines}", multi=True)
-        if reply.lines is None:
-            raise Failure(sent=reply, expected="+OK and the top of the message", came=reply)
-        came = reply.body
-        if end == len(whole.body) and came == [*expected, b""]:
-            came = expected  # headers alone: the blank line may be added or not
-        if came != expected:
-            raise Failure(
-                sent=reply,
-                expected=difference(expected, came),
-                came=difference(came, expected).encode(),
-            )
-        compared += 1
-    if not compared:
-        raise Skip("no message could be retrieved")
-
-
-def difference(these: list[bytes], those: list[bytes]) -> str:
-    """Say how many lines there are, and the first that is not among the others at its place."""
-    for index, line in enumerate(these):
-        if index >= len(those) or those[index] != line:
-            return f"{len(these)} lines, line {index + 1} being {line[:80]!r}"
-    return f"{len(these)} lines"

@@ -144,6 +144,13 @@ class RefusesUser(Honest):
         self.err("TLS first")
 
 
+@fault("user-argument")
+class NamelessUser(Honest):
+    def do_user(self, name):
+        self.name = name
+        self.ok()
+
+
 @fault("pass-without-user")
 class PassAlone(Honest):
     def do_pass(self, password):
@@ -252,6 +259,15 @@ class NoTag(Honest):
 
 for _name in ("lang-tag", "lang-unknown"):
     fault(_name)(NoTag)
+
+
+@fault("lang-case")
+class ExactTags(Honest):
+    def do_lang(self, tag=None):
+        if tag in {None, "en", "fr", "*"}:
+            super().do_lang(tag)
+        else:
+            self.err("language")
 
 
 @fault("lang-default")

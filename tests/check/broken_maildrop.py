@@ -156,22 +156,20 @@ class CountsLf(Honest):
         return super().size(uid) - self.server.drop[uid].count(b"\r\n")
 
 
-class Surrogates(Honest):
-    """Sends a longer surrogate to clients without UTF8, as RFC 6858 has it."""
+class SurrogateSizes(Honest):
+    """LIST has the sizes of UTF-8 mode always."""
 
     def lines(self, uid):
         return super().lines(uid) if self.utf8 else [b"Subject: surrogate", *super().lines(uid)]
 
-    def do_utf8(self):
-        self.utf8 = True
-        self.ok()
+    def size(self, uid):
+        return len(self.server.drop[uid])
 
 
-fault("retr-size", "warn")(Surrogates)
+fault("retr-size", "warn")(SurrogateSizes)
 
 
-@fault("list-one", "warn")
-class SurrogateSizes(Surrogates):
+class RoughSizes(Honest):
     def do_list(self, number=None):
         if number is None:
             super().do_list()
@@ -179,8 +177,11 @@ class SurrogateSizes(Surrogates):
             self.ok(f"{number} {self.size(self.number(number)[1]) + 20}")
 
 
+fault("list-one", "warn")(RoughSizes)
+
+
 @fault("list-one")
-class OtherSizes(SurrogateSizes):
+class OtherSizes(RoughSizes):
     CAPA = tuple(tag for tag in Honest.CAPA if tag != "UTF8")
 
 
@@ -324,10 +325,24 @@ class Tires(Honest):
         return self.ok() if self.count > 9 else super().run(line)
 
 
-@fault("endless-line", "warn")
+@fault("endless-line", "warn", waits=True)
 class TakesAll(Honest):
-    def run(self, line):
-        return self.ok() if len(line) > 10**6 else super().run(line)
+    def read(self):
+        parts = [self.buffer]
+        while b"\n" not in parts[-1]:
+            parts.append(self.receive())
+            if not parts[-1]:
+                return None
+        line, _, self.buffer = b"".join(parts).partition(b"\n")
+        return line.rstrip(b"\r").decode("latin-1")
+
+
+@fault("pass-after-failure")
+class RemembersUser(Honest):
+    def do_pass(self, password):
+        name = self.name
+        super().do_pass(password)
+        self.name = name
 
 
 SAID = ("unknown-command", "login")

@@ -1,4 +1,9 @@
-"""A small POP3 server that keeps to the rules, for the conformance checks to be tried on."""
+"""A small POP3 server that keeps the rules, in a thread: what the broken ones are made from.
+
+`Honest` handles one connection. A broken server overrides one of its methods.
+"""
+
+from __future__ import annotations
 
 import base64
 import contextlib
@@ -6,101 +11,154 @@ import itertools
 import re
 import socket
 import socketserver
+import threading
+from email.header import Header
+from typing import TYPE_CHECKING, ClassVar, Self, cast
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Collection, Iterable, Iterator, Sequence
 
 USER, PASSWORD = "luke", "tatooine 2"
-HARD = b"Subject: dots\r\n\r\none\r\n.hidden\r\n.\r\n..two\r\nlast\r\n"
+DOTS = b"Subject: dots\r\n\r\none\r\n.hidden\r\n.\r\n..two\r\nlast\r\n" + b"line\r\n" * 20
+I18N = "Subject: žluťoučký kůň\r\n\r\nžluťoučký kůň\r\n".encode() + b"line\r\n" * 30
+# The smallest ones can show little: a check has to look further for dots and for UTF-8.
 MESSAGES = {
-    "uid-one": HARD,
-    "uid-two": b"Subject: two\r\nTo: a@example.com\r\n\r\n" + b"line\r\n" * 9,
+    "uid-one": b"Subject: one\r\nTo: a@example.com\r\n\r\n" + b"line\r\n" * 9,
+    "uid-two": b"Subject: two\r\n\r\n",
     "uid-three": b"Subject: three\r\n\r\n",
+    "uid-four": b"Subject: four\r\n\r\nline\r\n",
+    "uid-five": b"Subject: five\r\n\r\n",
+    "uid-dots": DOTS,
+    "uid-i18n": I18N,
 }
-NUMBER = re.compile(r"[0-9]{1,10}")
-TRANSACTION = {"stat", "list", "retr", "dele", "noop", "rset", "top", "uidl"}
-AUTHORIZATION = {"user", "pass", "auth", "stls", "utf8"}
+MAX_LINE = 65536  # octets; the connection is closed after that
+_NUMBER = re.compile(r"[0-9]{1,10}")
+_TRANSACTION = frozenset({"stat", "list", "retr", "dele", "noop", "rset", "top", "uidl"})
+_AUTHORIZATION = frozenset({"user", "pass", "auth", "stls", "utf8"})
 
 
 class Honest(socketserver.BaseRequestHandler):
-    """A small POP3 server that keeps to the rules; the broken ones override one thing."""
+    """One connection to a POP3 server that keeps the rules; `do_*` are its commands."""
 
     OK, ERR, END = "+OK", "-ERR", "\r\n"
     AUTH = "[AUTH] "
-    CAPA = (
+    CAPA: ClassVar[Sequence[str]] = (
         *("TOP", "USER", "UIDL", "SASL PLAIN", "RESP-CODES", "AUTH-RESP-CODE"),
         *("PIPELINING", "UTF8", "LANG", "STLS"),
     )
-    stamps = itertools.count()
+    stamps: ClassVar[Iterator[int]] = itertools.count()
+    server: Server
+    request: socket.socket
 
-    def setup(self):
+    # The connection
+
+    def setup(self) -> None:
+        """Begin in AUTHORIZATION."""
         self.request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.buffer, self.user, self.name = b"", None, None
-        self.tls, self.open, self.utf8 = False, True, False
+        self.buffer = b""
+        self.user: str | None = None
+        self.name: str | None = None
+        self.tls, self.open, self.utf8, self.locked = False, True, False, False
+        self.uids: list[str] = []
+        self.marked: set[str] = set()
 
-    def handle(self):
+    def handle(self) -> None:
+        """Greet, and answer command lines until the connection closes."""
         with contextlib.suppress(OSError):
             self.greet()
             while self.open and (line := self.read()) is not None:
                 self.run(line)
 
-    def finish(self):
+    def finish(self) -> None:
+        """Release the maildrop, and delete nothing."""
         self.leave()
         self.request.close()
 
-    def greet(self):
+    def greet(self) -> None:
+        """Send the greeting."""
         self.say(f"+OK ready <{next(self.stamps)}@example.com>")
 
-    def receive(self):
+    def receive(self) -> bytes:
+        """Return what arrived; nothing after the connection closed."""
         return self.request.recv(65536)
 
-    def read(self):
+    def read(self) -> str | None:
+        """Return a command line, or None if there is none any more."""
         while b"\n" not in self.buffer:
-            if not (chunk := self.receive()):
+            chunk = self.receive()
+            if not chunk:
                 return None
             self.buffer += chunk
+            if len(self.buffer) > MAX_LINE:
+                self.err("the line is too long")
+                return None
         line, _, self.buffer = self.buffer.partition(b"\n")
         return line.rstrip(b"\r").decode("latin-1")
 
-    def say(self, line):
+    def say(self, line: str) -> None:
+        """Send one line."""
         self.request.sendall(line.encode() + self.END.encode())
 
-    def ok(self, text=""):
+    def ok(self, text: str = "") -> None:
+        """Send a positive reply."""
         self.say(f"{self.OK} {text}".rstrip())
 
-    def err(self, text="no"):
+    def err(self, text: str = "no") -> None:
+        """Send a negative reply."""
         self.say(f"{self.ERR} {text}")
 
-    def many(self, lines):
+    def many(self, lines: Iterable[bytes]) -> None:
+        """Send the lines of a multi-line reply, and its end."""
         self.request.sendall(b"".join(self.stuff(line) + b"\r\n" for line in lines) + b".\r\n")
 
-    def stuff(self, line):
+    def stuff(self, line: bytes) -> bytes:
+        """Return a line with one more dot where it begins with one."""
         return b"." + line if line.startswith(b".") else line
 
-    def verb(self, word):
+    def verb(self, word: str) -> str:
+        """Return the keyword in lower case."""
         return word.lower()
 
-    def run(self, line):
+    def run(self, line: str) -> None:
+        """Answer one command line."""
         word, _, rest = line.partition(" ")
         verb = self.verb(word)
         method = getattr(self, f"do_{verb}", None)
-        refused = TRANSACTION if self.user is None else AUTHORIZATION
-        if len(line) > 1000 or method is None or self.refuses(verb, refused):
-            return self.err("unknown, or not now")
-        with contextlib.suppress(LookupError, ValueError, TypeError):
-            return method(rest) if verb in {"user", "pass"} else method(*rest.split())
-        return self.err("no such message")
+        refused = _TRANSACTION if self.user is None else _AUTHORIZATION
+        if self.refuses_line(line) or method is None or self.refuses(verb, refused):
+            self.err("unknown, or not now")
+            return
+        try:
+            if verb in {"user", "pass"}:
+                method(rest)
+            else:
+                method(*rest.split())
+        except (LookupError, ValueError, TypeError):
+            self.err("no such message")
 
-    def refuses(self, verb, refused):
+    def refuses_line(self, line: str) -> bool:
+        """Tell whether the line cannot be a command."""
+        return len(line) > 1000 or "\0" in line
+
+    def refuses(self, verb: str, refused: Collection[str]) -> bool:
+        """Tell whether a command is for the other state."""
         return verb in refused
 
     # AUTHORIZATION
 
-    def capa(self):
-        return [tag for tag in self.CAPA if tag != "STLS" or not (self.tls or self.user)]
+    def capa(self) -> Sequence[str]:
+        """Return the capabilities."""
+        stls = self.server.context is not None and not (self.tls or self.user)
+        return [tag for tag in self.CAPA if tag != "STLS" or stls]
 
-    def do_capa(self):
+    def do_capa(self) -> None:
+        """List the capabilities."""
         self.ok("list")
         self.many(tag.encode() for tag in self.capa())
 
-    def do_quit(self):
+    def do_quit(self) -> None:
+        """Delete what is marked, and end."""
         if self.user:
             for uid in self.marked:
                 del self.server.drop[uid]
@@ -108,68 +166,81 @@ class Honest(socketserver.BaseRequestHandler):
         self.ok("bye")
         self.open = False
 
-    def do_user(self, name):
-        self.name = name
-        self.ok()
+    def do_user(self, name: str) -> None:
+        """Keep the name for PASS."""
+        if name:
+            self.name = name
+            self.ok()
+        else:
+            self.err("USER needs a name")
 
-    def do_pass(self, password):
+    def do_pass(self, password: str) -> None:
+        """Log in by the name of the USER before, which counts once."""
         name, self.name = self.name, None
         if name is None:
-            return self.err("USER first")
-        return self.enter(name, password)
+            self.err("USER first")
+        else:
+            self.enter(name, password)
 
-    def enter(self, name, password):
+    def enter(self, name: str, password: str) -> None:
+        """Log in and lock the maildrop, or refuse."""
         if (name, password) != (USER, PASSWORD):
-            return self.err(f"{self.AUTH}wrong name or password")
-        if self.server.lock:
-            return self.err("[IN-USE] busy")
-        self.server.lock = self.locked = True
-        self.user = name
-        self.begin()
-        return self.ok("welcome")
+            self.err(f"{self.AUTH}wrong name or password")
+        elif self.server.lock:
+            self.err("[IN-USE] busy")
+        else:
+            self.server.lock = self.locked = True
+            self.user = name
+            self.uids, self.marked = list(self.server.drop), set()
+            self.ok("welcome")
 
-    def begin(self):
-        self.uids, self.marked = list(self.server.drop), set()
-
-    def leave(self):
-        if getattr(self, "locked", False):
+    def leave(self) -> None:
+        """Unlock the maildrop if it is ours."""
+        if self.locked:
             self.server.lock = self.locked = False
 
-    def do_stls(self):
-        if self.tls:
-            return self.err("TLS is active")
+    def do_stls(self) -> None:
+        """Start TLS."""
+        if self.tls or self.server.context is None:
+            self.err("TLS is active, or not set up")
+            return
         self.ok("begin")
         self.buffer = self.kept()
         self.request = self.server.context.wrap_socket(self.request, server_side=True)
         self.tls, self.name = True, self.forget()
-        return None
 
-    def kept(self):
+    def kept(self) -> bytes:
+        """Return what is left of the clear text after the handshake."""
         return b""
 
-    def forget(self):
+    def forget(self) -> str | None:
+        """Return the name that counts after the handshake."""
         return None
 
-    def do_auth(self, mechanism):
+    def do_auth(self, mechanism: str) -> None:
+        """Log in by PLAIN."""
         if mechanism.upper() != "PLAIN":
-            return self.err("unknown mechanism")
+            self.err("unknown mechanism")
+            return
         self.challenge()
         line = self.read()
-        if line == "*":
-            return self.err("cancelled")
-        _, name, password = self.decode(line).split(b"\0")
-        return self.enter(name.decode(), password.decode())
+        if line is None or line == "*":
+            self.err("cancelled")
+            return
+        _, name, password = base64.b64decode(line, validate=True).split(b"\0")
+        self.enter(name.decode(), password.decode())
 
-    def challenge(self):
+    def challenge(self) -> None:
+        """Ask for the response of PLAIN."""
         self.say("+ ")
 
-    def decode(self, line):
-        return base64.b64decode(line, validate=True)
-
-    def do_utf8(self):
+    def do_utf8(self) -> None:
+        """Send headers in UTF-8 from now on."""
+        self.utf8 = True
         self.ok()
 
-    def do_lang(self, tag=None):
+    def do_lang(self, tag: str | None = None) -> None:
+        """List the languages, or change to one."""
         if tag is None:
             self.ok()
             self.many([b"en English", "fr Français".encode()])
@@ -180,78 +251,136 @@ class Honest(socketserver.BaseRequestHandler):
 
     # TRANSACTION
 
-    def number(self, text):
-        if not NUMBER.fullmatch(text) or int(text) == 0:
+    def number(self, text: str) -> tuple[int, str]:
+        """Return number and unique-id of a message that is not marked as deleted."""
+        if not _NUMBER.fullmatch(text) or int(text) == 0:
             raise ValueError(text)
         uid = self.uids[int(text) - 1]
         if uid in self.marked:
             raise LookupError(uid)
         return int(text), uid
 
-    def present(self):
+    def present(self) -> list[tuple[int, str]]:
+        """Return number and unique-id of all messages that are not marked as deleted."""
         return [(n, uid) for n, uid in enumerate(self.uids, 1) if uid not in self.marked]
 
-    def size(self, uid):
-        return len(self.server.drop[uid])
+    def lines(self, uid: str) -> list[bytes]:
+        """Return a message's lines; without UTF8 a Subject in UTF-8 is encoded (RFC 2047)."""
+        lines = self.server.drop[uid].split(b"\r\n")[:-1]
+        if not self.utf8 and not lines[0].isascii():
+            subject = lines[0].decode().removeprefix("Subject: ")
+            lines[0] = b"Subject: " + Header(subject, "utf-8").encode().encode()
+        return lines
 
-    def do_stat(self):
+    def size(self, uid: str) -> int:
+        """Return the octets of a message as RETR sends it, before dot-stuffing."""
+        return sum(len(line) + 2 for line in self.lines(uid))
+
+    def uid(self, uid: str) -> str:
+        """Return the unique-id that UIDL shows."""
+        return uid
+
+    def do_stat(self) -> None:
+        """Count messages and octets."""
         sizes = [self.size(uid) for _, uid in self.present()]
         self.ok(f"{len(sizes)} {sum(sizes)}")
 
-    def do_list(self, number=None):
+    def do_list(self, number: str | None = None) -> None:
+        """List sizes."""
         if number is not None:
             n, uid = self.number(number)
-            return self.ok(f"{n} {self.size(uid)}")
-        self.ok()
-        return self.many(b"%d %d" % (n, self.size(uid)) for n, uid in self.present())
+            self.ok(f"{n} {self.size(uid)}")
+        else:
+            self.ok()
+            self.many(b"%d %d" % (n, self.size(uid)) for n, uid in self.present())
 
-    def uid(self, uid):
-        return uid
-
-    def do_uidl(self, number=None):
+    def do_uidl(self, number: str | None = None) -> None:
+        """List unique-ids."""
         if number is not None:
             n, uid = self.number(number)
-            return self.ok(f"{n} {self.uid(uid)}")
-        self.ok()
-        return self.many(f"{n} {self.uid(uid)}".encode() for n, uid in self.present())
+            self.ok(f"{n} {self.uid(uid)}")
+        else:
+            self.ok()
+            self.many(f"{n} {self.uid(uid)}".encode() for n, uid in self.present())
 
-    def lines(self, uid):
-        return self.server.drop[uid].split(b"\r\n")[:-1]
-
-    def do_retr(self, number):
+    def do_retr(self, number: str) -> None:
+        """Send a message."""
         _, uid = self.number(number)
         self.ok()
         self.many(self.lines(uid))
 
-    def do_top(self, number, count):
+    def do_top(self, number: str, count: str) -> None:
+        """Send the headers of a message, and some lines of its body."""
         _, uid = self.number(number)
-        if not NUMBER.fullmatch(count):
+        if not _NUMBER.fullmatch(count):
             raise ValueError(count)
         self.ok()
         lines = self.lines(uid)
         self.many(lines[: self.end(lines, int(count))])
 
-    def end(self, lines, count):
+    def end(self, lines: list[bytes], count: int) -> int:
+        """Return how many lines TOP sends."""
         return lines.index(b"") + 1 + count
 
-    def do_dele(self, number):
+    def do_dele(self, number: str) -> None:
+        """Mark a message as deleted."""
         self.marked.add(self.number(number)[1])
         self.ok()
 
-    def do_noop(self):
+    def do_noop(self) -> None:
+        """Do nothing."""
         self.ok()
 
-    def do_rset(self):
+    def do_rset(self) -> None:
+        """Take the marks away."""
         self.marked.clear()
         self.ok()
 
 
 class Server(socketserver.ThreadingTCPServer):
+    """The listener, the maildrop, and the lock of the maildrop."""
+
     daemon_threads = True
+    request_queue_size = 64
 
-    def __init__(self, handler, context):
+    def __init__(self, handler: type[Honest], context: ssl.SSLContext | None) -> None:
         super().__init__(("127.0.0.1", 0), handler)
-        self.context, self.drop, self.lock = context, dict(MESSAGES), False
+        self.context = context
+        self.drop = dict(MESSAGES)
+        self.lock = False
+        self.logins = 0
 
-    def handle_error(self, request, client_address):
-        """A client that goes away in a handshake is no news."""
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Print nothing: a client that leaves during a handshake is common."""
+
+
+class HonestServer:
+    """A server on a free port of 127.0.0.1, in a thread of its own: a context manager.
+
+    handler: what a connection does. tls: the context for STLS; without it STLS is not announced.
+    Once entered, `host` and `port` say where it listens. `user` and `password` can log in, and
+    `drop` is the maildrop: unique-id to octets.
+    """
+
+    user, password = USER, PASSWORD
+
+    def __init__(
+        self, handler: type[Honest] = Honest, *, tls: ssl.SSLContext | None = None
+    ) -> None:
+        self._server = Server(handler, tls)
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
+        self.host, self.port = cast("tuple[str, int]", self._server.server_address)
+
+    @property
+    def drop(self) -> dict[str, bytes]:
+        """The maildrop: unique-id to octets."""
+        return self._server.drop
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()

@@ -8,8 +8,9 @@ import time
 from typing import TYPE_CHECKING
 
 from pop3hub.check.client import NoReply
+from pop3hub.check.outcomes import Failure, Remark, Skip, refuse
 from pop3hub.check.probe import TRANSIENT, end_in_step
-from pop3hub.check.rules import MUST, POLICY, SHOULD, Checks, Failure, Remark, Skip, refuse
+from pop3hub.check.rules import MUST, POLICY, SHOULD, Checks
 
 if TYPE_CHECKING:
     from pop3hub.check.probe import Probe

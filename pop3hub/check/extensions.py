@@ -8,8 +8,9 @@ import ssl
 from typing import TYPE_CHECKING
 
 from pop3hub.check.client import NoReply, Reply
+from pop3hub.check.outcomes import Failure, Remark, Skip, refuse, refuse_login
 from pop3hub.check.probe import capabilities, end_in_step
-from pop3hub.check.rules import MUST, SHOULD, Checks, Failure, Remark, Skip, refuse, refuse_login
+from pop3hub.check.rules import MUST, SHOULD, Checks
 
 if TYPE_CHECKING:
     from pop3hub.check.client import Client

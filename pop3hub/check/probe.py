@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, cast
 
 from pop3hub.check.client import Client, Exchange, NoReply, Reply, Unreachable
-from pop3hub.check.rules import Failure, Skip
+from pop3hub.check.outcomes import Failure, Skip
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -10,7 +10,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pop3hub.check.client import NoReply
-from pop3hub.check.rules import MUST, Checks, Failure, Remark, Skip, refuse
+from pop3hub.check.outcomes import Failure, Remark, Skip, refuse
+from pop3hub.check.rules import MUST, Checks
 
 if TYPE_CHECKING:
     from pop3hub.check.client import Reply

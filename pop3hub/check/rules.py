@@ -1,15 +1,12 @@
-"""What a check is, and the ways it can end.
+"""What a check is: a function over a `Probe`, registered in a table with the rule that it is for.
 
-A check is a function over a `Probe`, registered in a `Checks` table with the rule that it is for.
-It returns a note or None when the rule is kept, and raises `Failure`, `Remark` or `Skip` otherwise.
+It returns a note or None if the server keeps the rule, and raises one of `outcomes` otherwise.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
-
-from pop3hub.check.client import Reply
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,24 +17,6 @@ MUST = "MUST"
 SHOULD = "SHOULD"
 MAY = "MAY"
 POLICY = "policy"  # good practice that no RFC asks for
-
-
-class Failure(Exception):
-    """The rule is not held."""
-
-    def __init__(self, *, sent: bytes | Reply, expected: str, came: bytes | Reply) -> None:
-        super().__init__(expected)
-        self.sent = sent.sent if isinstance(sent, Reply) else sent
-        self.expected = expected
-        self.came = came.line if isinstance(came, Reply) else came
-
-
-class Remark(Exception):
-    """Nothing that the rule forbids, but something that an administrator wants to know."""
-
-
-class Skip(Exception):
-    """The rule does not apply here, or cannot be looked at."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,15 +65,3 @@ class Checks(list[Check]):
             return function
 
         return register
-
-
-def refuse(reply: Reply, why: str) -> None:
-    """Raise unless the reply is negative."""
-    if not reply.err:
-        raise Failure(sent=reply, expected=f"-ERR: {why}", came=reply)
-
-
-def refuse_login(reply: Reply, why: str) -> None:
-    """Raise unless the login failed; [IN-USE] says that only the maildrop was not free."""
-    if not reply.err or reply.code == b"IN-USE":
-        raise Failure(sent=reply, expected=f"-ERR: {why}", came=reply)

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 
 from pop3hub.check import authorization, extensions, replies, retrieval, scratch, transaction
 from pop3hub.check.client import NoReply, Unreachable
+from pop3hub.check.outcomes import Failure, Remark, Skip
 from pop3hub.check.probe import Probe
-from pop3hub.check.rules import MUST, Failure, Remark, Skip
+from pop3hub.check.rules import MUST
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection

@@ -7,7 +7,8 @@ import secrets
 from typing import TYPE_CHECKING
 
 from pop3hub.check.client import NoReply
-from pop3hub.check.rules import MUST, POLICY, Checks, Failure, Remark, Skip, refuse, refuse_login
+from pop3hub.check.outcomes import Failure, Remark, Skip, refuse, refuse_login
+from pop3hub.check.rules import MUST, POLICY, Checks
 
 if TYPE_CHECKING:
     from pop3hub.check.client import Client

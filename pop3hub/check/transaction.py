@@ -6,7 +6,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from pop3hub.check.rules import MAY, MUST, SHOULD, Checks, Failure, Remark, Skip, refuse
+from pop3hub.check.outcomes import Failure, Remark, Skip, refuse
+from pop3hub.check.rules import MAY, MUST, SHOULD, Checks
 
 if TYPE_CHECKING:
     from pop3hub.check.client import Reply

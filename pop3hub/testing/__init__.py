@@ -1,7 +1,8 @@
-"""For tests of backends, plugins and clients: sessions without sockets, and a backend's suite.
+"""For tests of backends, plugins and clients: sessions without sockets, a suite, broken servers.
 
 `Dialogue` is a real session on a real server that listens nowhere. `BackendContract` is the suite
-that every backend passes. May import all but cli; nothing else of pop3hub imports it.
+that every backend passes. `BrokenServer(name)` is a POP3 server with one fault, `catalogue()` lists
+them, and `HonestServer` has none. May import all but cli; nothing else of pop3hub imports it.
 """
 
 from __future__ import annotations
@@ -9,9 +10,12 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
+from pop3hub.testing.broken import BrokenServer, catalogue
 from pop3hub.testing.dialogue import LOCAL, Dialogue
+from pop3hub.testing.honest import HonestServer
 
-__all__ = ["LOCAL", "Dialogue"]  # and BackendContract, which needs pytest
+__all__ = ["LOCAL", "BrokenServer", "Dialogue", "HonestServer", "catalogue"]
+# and BackendContract, which needs pytest
 
 
 def __getattr__(name: str) -> Any:

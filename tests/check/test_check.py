@@ -8,7 +8,6 @@ import shutil
 import socket
 import ssl
 import subprocess
-import threading
 from pathlib import Path
 
 import pytest
@@ -17,9 +16,8 @@ from click.testing import CliRunner
 from pop3hub.check import CHECKS, Target, Unreachable, run_checks
 from pop3hub.cli.check import check as command
 from pop3hub.cli.check import parse_address
-from tests.check.broken import ListsCapa
-from tests.check.broken_maildrop import FAULTS, StuffsLoneDots
-from tests.check.honest import MESSAGES, PASSWORD, USER, Honest, Server
+from pop3hub.testing import BrokenServer, HonestServer, catalogue
+from pop3hub.testing.honest import MESSAGES, PASSWORD, USER, Honest
 
 
 @pytest.fixture(scope="module")
@@ -51,18 +49,20 @@ def certificate(tmp_path_factory):
 
 
 @pytest.fixture
-def serve(certificate):
+def tls(certificate):
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(certificate, certificate.with_name("key.pem"))
+    return context
+
+
+@pytest.fixture
+def serve(tls):
+    """Return a function that starts a server: of a handler, or a broken one by its name."""
     with contextlib.ExitStack() as stack:
 
-        def start(handler):
-            server = stack.enter_context(Server(handler, context))
-            thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-            thread.start()
-            stack.callback(thread.join)
-            stack.callback(server.shutdown)
-            return server
+        def start(what=Honest):
+            kind = BrokenServer if isinstance(what, str) else HonestServer
+            return stack.enter_context(kind(what, tls=tls))
 
         yield start
 
@@ -74,8 +74,7 @@ def target(certificate):
 
     def of(server, **facts):
         facts = {"user": USER, "password": PASSWORD, "timeout": 5.0} | facts
-        host, port = server.server_address
-        return Target(host=host, port=port, context=context, **facts)
+        return Target(host=server.host, port=server.port, context=context, **facts)
 
     return of
 
@@ -142,22 +141,29 @@ def test_the_password_is_in_no_result(serve, target):
     assert "***" in next(r.came for r in results if r.name == "login")
 
 
-@pytest.mark.parametrize("fault", FAULTS)
-def test_a_broken_server_fails_its_check(serve, target, fault):
-    server = serve(fault.server)
+CASES = [
+    pytest.param(fault, check, id=f"{fault.name}-{check}")
+    for fault in catalogue()
+    for check in fault.checks
+]
 
-    timeout = 0.3 if fault.waits else 5.0
+
+@pytest.mark.parametrize(("fault", "check"), CASES)
+def test_a_broken_server_fails_its_check(serve, target, fault, check):
+    server = serve(fault.name)
+
+    timeout = 0.3 if fault.silent else 5.0
     results = run_checks(
-        target(server, scratch=True, timeout=timeout), only={fault.check, *fault.only}
+        target(server, scratch=True, timeout=timeout), only={check, *fault.said_in}
     )
 
-    result = next(r for r in results if r.name == fault.check)
+    result = next(r for r in results if r.name == check)
     assert fault.status == result.status, result
     assert result.note or (result.expected and result.came)
 
 
 def test_each_check_has_a_server_that_fails_it():
-    assert {check.name for check in CHECKS} == {fault.values[0].check for fault in FAULTS}
+    assert {check.name for check in CHECKS} == {c for fault in catalogue() for c in fault.checks}
 
 
 def test_each_check_names_its_section():
@@ -183,15 +189,13 @@ def test_login_delay_costs_the_later_logins_only(serve, target):
         CAPA = (*Honest.CAPA, "LOGIN-DELAY 60")
 
         def enter(self, name, password):
-            if (name, password) == (USER, PASSWORD) and self.server.logins:
+            if (name, password) == (USER, PASSWORD) and logins:
                 return self.err("[LOGIN-DELAY] too soon")
-            self.server.logins += name == USER
+            logins.extend([name] * (name == USER))
             return super().enter(name, password)
 
-    server = serve(Delaying)
-    server.logins = 0
-
-    results = {r.name: r.status for r in run_checks(target(server))}
+    logins = []
+    results = {r.name: r.status for r in run_checks(target(serve(Delaying)))}
 
     assert ("ok", "ok", "skip") == tuple(results[n] for n in ("login", "rset", "second-session"))
     assert not {"FAIL", "warn"} & set(results.values())
@@ -217,9 +221,10 @@ def pop3hub_check(certificate):
     """Return a function that runs the command."""
 
     def run(server, *options, **settings):
-        host, port = server.server_address
         return CliRunner().invoke(
-            command, [f"{host}:{port}", "--ca", str(certificate), *options], **settings
+            command,
+            [f"{server.host}:{server.port}", "--ca", str(certificate), *options],
+            **settings,
         )
 
     return run
@@ -236,7 +241,7 @@ def test_the_command_prints_a_line_a_check_and_ends_with_0(serve, pop3hub_check)
 def test_the_command_ends_with_1_if_a_must_fails(serve, pop3hub_check):
     result = pop3hub_check(serve(Honest), "--only", "greeting")
     broken = pop3hub_check(
-        serve(StuffsLoneDots),
+        serve("dot-stuffed-alone"),
         *("--user", USER, "--password-file", "-", "--only", "dot-stuffing"),
         input=f"{PASSWORD}\n",
     )
@@ -247,7 +252,7 @@ def test_the_command_ends_with_1_if_a_must_fails(serve, pop3hub_check):
 
 
 def test_a_warning_alone_ends_with_0(serve, pop3hub_check):
-    result = pop3hub_check(serve(ListsCapa), "--only", "capa-registered")
+    result = pop3hub_check(serve("capa-unregistered"), "--only", "capa-registered")
 
     assert 0 == result.exit_code
     assert "warn capa-registered" in result.output
@@ -262,8 +267,8 @@ def test_json_is_one_document(serve, pop3hub_check):
 
 
 def test_an_unreachable_server_ends_with_69(serve):
-    host, port = serve(Honest).server_address
-    untrusted = CliRunner().invoke(command, [f"{host}:{port}"])
+    server = serve(Honest)
+    untrusted = CliRunner().invoke(command, [f"{server.host}:{server.port}"])
     with socket.create_server(("127.0.0.1", 0)) as free:
         address = free.getsockname()
     refused = CliRunner().invoke(command, ["{}:{}".format(*address)])

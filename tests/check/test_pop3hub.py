@@ -8,7 +8,7 @@ import pytest
 
 from pop3hub import PopMessage, PopServer, PopUser
 from pop3hub.check import CHECKS, Target, run_checks
-from tests.check.honest import MESSAGES, PASSWORD, USER
+from pop3hub.testing.honest import MESSAGES, PASSWORD, USER
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,7 @@
 """A small POP3 server that keeps the rules, in a thread: what the broken ones are made from.
 
-`Honest` handles one connection. A broken server overrides one of its methods.
+`Honest` handles one connection. A broken server overrides one of its methods. Standard library
+only, and nothing of pop3hub: a fault of our own server cannot hide in the test of a client.
 """
 
 from __future__ import annotations
@@ -13,11 +14,11 @@ import socket
 import socketserver
 import threading
 from email.header import Header
-from typing import TYPE_CHECKING, ClassVar, Self, cast
+from typing import TYPE_CHECKING, ClassVar, Self
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Collection, Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
 USER, PASSWORD = "luke", "tatooine 2"
 DOTS = b"Subject: dots\r\n\r\none\r\n.hidden\r\n.\r\n..two\r\nlast\r\n" + b"line\r\n" * 20
@@ -32,6 +33,7 @@ MESSAGES = {
     "uid-dots": DOTS,
     "uid-i18n": I18N,
 }
+MAX_COMMAND = 1000  # octets; a longer line is refused
 MAX_LINE = 65536  # octets; the connection is closed after that
 _NUMBER = re.compile(r"[0-9]{1,10}")
 _TRANSACTION = frozenset({"stat", "list", "retr", "dele", "noop", "rset", "top", "uidl"})
@@ -55,6 +57,7 @@ class Honest(socketserver.BaseRequestHandler):
 
     def setup(self) -> None:
         """Begin in AUTHORIZATION."""
+        self.server.handlers.add(self)
         self.request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.buffer = b""
         self.user: str | None = None
@@ -66,14 +69,16 @@ class Honest(socketserver.BaseRequestHandler):
     def handle(self) -> None:
         """Greet, and answer command lines until the connection closes."""
         with contextlib.suppress(OSError):
-            self.greet()
-            while self.open and (line := self.read()) is not None:
+            if not self.server.closing:
+                self.greet()
+            while self.open and not self.server.closing and (line := self.read()) is not None:
                 self.run(line)
 
     def finish(self) -> None:
         """Release the maildrop, and delete nothing."""
         self.leave()
         self.request.close()
+        self.server.handlers.discard(self)
 
     def greet(self) -> None:
         """Send the greeting."""
@@ -109,7 +114,7 @@ class Honest(socketserver.BaseRequestHandler):
         self.say(f"{self.ERR} {text}")
 
     def many(self, lines: Iterable[bytes]) -> None:
-        """Send the lines of a multi-line reply, and its end."""
+        """Send the lines of a multi-line reply, and its last line."""
         self.request.sendall(b"".join(self.stuff(line) + b"\r\n" for line in lines) + b".\r\n")
 
     def stuff(self, line: bytes) -> bytes:
@@ -139,9 +144,9 @@ class Honest(socketserver.BaseRequestHandler):
 
     def refuses_line(self, line: str) -> bool:
         """Tell whether the line cannot be a command."""
-        return len(line) > 1000 or "\0" in line
+        return len(line) > MAX_COMMAND or "\0" in line
 
-    def refuses(self, verb: str, refused: Collection[str]) -> bool:
+    def refuses(self, verb: str, refused: frozenset[str]) -> bool:
         """Tell whether a command is for the other state."""
         return verb in refused
 
@@ -206,7 +211,11 @@ class Honest(socketserver.BaseRequestHandler):
             return
         self.ok("begin")
         self.buffer = self.kept()
-        self.request = self.server.context.wrap_socket(self.request, server_side=True)
+        # The handshake comes after, so that `HonestServer` can close the socket meanwhile.
+        self.request = self.server.context.wrap_socket(
+            self.request, server_side=True, do_handshake_on_connect=False
+        )
+        self.request.do_handshake()
         self.tls, self.name = True, self.forget()
 
     def kept(self) -> bytes:
@@ -340,7 +349,6 @@ class Honest(socketserver.BaseRequestHandler):
 class Server(socketserver.ThreadingTCPServer):
     """The listener, the maildrop, and the lock of the maildrop."""
 
-    daemon_threads = True
     request_queue_size = 64
 
     def __init__(self, handler: type[Honest], context: ssl.SSLContext | None) -> None:
@@ -348,18 +356,29 @@ class Server(socketserver.ThreadingTCPServer):
         self.context = context
         self.drop = dict(MESSAGES)
         self.lock = False
-        self.logins = 0
+        self.handlers: set[Honest] = set()
+        self.closing = False
 
     def handle_error(self, request: object, client_address: object) -> None:
         """Print nothing: a client that leaves during a handshake is common."""
 
+    def server_close(self) -> None:
+        """Close the listener and every connection, and wait for their threads."""
+        self.closing = True
+        for handler in tuple(self.handlers):
+            with contextlib.suppress(OSError):
+                handler.request.shutdown(socket.SHUT_RDWR)
+        super().server_close()
+
 
 class HonestServer:
-    """A server on a free port of 127.0.0.1, in a thread of its own: a context manager.
+    """A POP3 server that keeps the rules, in a thread of its own: a context manager.
 
-    handler: what a connection does. tls: the context for STLS; without it STLS is not announced.
-    Once entered, `host` and `port` say where it listens. `user` and `password` can log in, and
-    `drop` is the maildrop: unique-id to octets.
+    tls: a server's context, with which STLS is announced; without it there is no TLS.
+    handler: what each connection does; a subclass of `Honest` breaks a rule on purpose.
+
+    Inside `with`, it listens at `host` and `port` (127.0.0.1, a free port). `user` and `password`
+    can log in; `drop` is the maildrop, unique-id to octets, and may be changed between sessions.
     """
 
     user, password = USER, PASSWORD
@@ -367,20 +386,43 @@ class HonestServer:
     def __init__(
         self, handler: type[Honest] = Honest, *, tls: ssl.SSLContext | None = None
     ) -> None:
-        self._server = Server(handler, tls)
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
-        self.host, self.port = cast("tuple[str, int]", self._server.server_address)
+        self._handler = handler
+        self._tls = tls
+        self._running: tuple[Server, threading.Thread] | None = None
+
+    @property
+    def host(self) -> str:
+        """The address to connect to."""
+        return str(self._server.server_address[0])
+
+    @property
+    def port(self) -> int:
+        """The port to connect to."""
+        return self._server.server_address[1]
 
     @property
     def drop(self) -> dict[str, bytes]:
-        """The maildrop: unique-id to octets."""
+        """The maildrop: unique-id to octets, lines ending in CRLF and not dot-stuffed."""
         return self._server.drop
 
+    @property
+    def _server(self) -> Server:
+        if self._running is None:
+            raise RuntimeError(f"{type(self).__name__} is not running: use it by `with`")
+        return self._running[0]
+
     def __enter__(self) -> Self:
-        self._thread.start()
+        server = Server(self._handler, self._tls)
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
+        self._running = server, thread
+        thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
+        if self._running is None:
+            return
+        server, thread = self._running
+        server.shutdown()
+        thread.join()
+        server.server_close()
+        self._running = None

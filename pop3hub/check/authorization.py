@@ -1,4 +1,4 @@
-"""The checks before the login: greeting, command lines, CAPA, USER and PASS."""
+"""The checks before login: greeting, command lines, CAPA, USER and PASS."""
 
 # ruff: noqa: D401  # a check's docstring states the rule, as the report prints it
 from __future__ import annotations
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from pop3hub.check.client import NoReply
 from pop3hub.check.outcomes import Failure, Remark, Skip, refuse
-from pop3hub.check.probe import TRANSIENT, end_in_step
+from pop3hub.check.probe import TRANSIENT, end_in_sync
 from pop3hub.check.rules import MUST, POLICY, SHOULD, Checks
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ _CAPABILITY = re.compile(rb"[\x21-\x2d\x2f-\x7f]+(?: [\x21-\x7f]+)*\r\n")
 
 @CHECKS.add("greeting", "RFC 1939 s4, RFC 2449 s3", MUST)
 def greeting(probe: Probe) -> None:
-    """The greeting is one positive line, with at most one time stamp."""
+    """The greeting is one positive line with at most one timestamp."""
     line = probe.dial().greeting
     if not line.startswith(b"+OK"):
         raise Failure(sent=b"", expected="a line that begins with +OK", came=line)
@@ -40,19 +40,19 @@ def greeting(probe: Probe) -> None:
         raise Failure(sent=b"", expected=f"at most {MAX_RESPONSE} octets", came=line)
     stamps = line.count(b"<")
     if stamps > 1 or (stamps and not _MSG_ID.search(line)):
-        raise Failure(sent=b"", expected="no '<' but in one <local@domain>", came=line)
+        raise Failure(sent=b"", expected="at most one '<', in <local@domain>", came=line)
 
 
 @CHECKS.add("unknown-command", "RFC 1939 s3", MUST)
 def unknown_command(probe: Probe) -> None:
-    """An unknown command is answered by -ERR."""
+    """An unknown command is answered with -ERR."""
     client = probe.secure()
     refuse(client.ask("XYZW"), "the command is unknown")
     try:
         reply = client.ask("QUIT")
     except NoReply as exc:
         raise Remark(
-            "the connection is closed after one unknown command; old clients probe"
+            "the connection is closed after one unknown command, which old clients send to probe"
         ) from exc
     if not reply.ok:
         raise Failure(sent=reply, expected="+OK", came=reply)
@@ -64,32 +64,32 @@ def command_case(probe: Probe) -> None:
     for command in ("quit", "qUiT"):
         reply = probe.secure().ask(command)
         if not reply.ok:
-            raise Failure(sent=reply, expected="+OK, as to QUIT", came=reply)
+            raise Failure(sent=reply, expected="+OK, as for QUIT", came=reply)
 
 
 @CHECKS.add("quit-authorization", "RFC 1939 s4", MUST)
 def quit_authorization(probe: Probe) -> None:
-    """QUIT before the login is answered by +OK, then the connection is closed."""
+    """QUIT before login is answered with +OK, then the connection is closed."""
     client = probe.secure()
     reply = client.ask("QUIT")
     if not reply.ok:
         raise Failure(sent=reply, expected="+OK", came=reply)
     rest = client.read_to_end()
     if rest:
-        raise Failure(sent=reply, expected="nothing after the reply", came=rest)
+        raise Failure(sent=reply, expected="nothing more after the reply", came=rest)
 
 
 @CHECKS.add("state-authorization", "RFC 1939 s3", MUST)
 def state_authorization(probe: Probe) -> None:
-    """The commands of TRANSACTION are refused before the login."""
+    """The commands of TRANSACTION are refused before login."""
     commands = ("STAT", "LIST", "RETR 1", "DELE 1", "NOOP", "RSET", "TOP 1 0", "UIDL")
     for _, reply in probe.each(commands, probe.secure):
-        refuse(reply, "nobody has logged in")
+        refuse(reply, "not logged in")
 
 
 @CHECKS.add("segments", "RFC 1939 s3", MUST)
 def segments(probe: Probe) -> None:
-    """A command is understood when each octet comes by itself."""
+    """A command is understood when its octets arrive one at a time."""
     client = probe.secure()
     for octet in b"QUIT\r\n":
         client.send(bytes((octet,)))
@@ -101,26 +101,26 @@ def segments(probe: Probe) -> None:
 
 @CHECKS.add("command-length", "RFC 2449 s4", MUST)
 def command_length(probe: Probe) -> None:
-    """A command of 255 octets has one reply and leaves the session in step."""
+    """A command of 255 octets gets one reply, and the session stays in sync."""
     if probe.table("secure") is None:
         raise Skip("CAPA is not implemented: RFC 1939 alone allows 47 octets")
     client = probe.secure()
     client.ask("USER " + "u" * (MAX_COMMAND - len("USER \r\n")))
-    end_in_step(client)
+    end_in_sync(client)
 
 
 @CHECKS.add("line-too-long", "RFC 1939 s3", POLICY)
 def line_too_long(probe: Probe) -> str | None:
-    """A line of 4,000 octets has one -ERR and leaves the session in step."""
+    """A line of 4,000 octets gets one -ERR, and the session stays in sync."""
     client = probe.secure()
     reply = client.ask("XYZW " + "x" * 4000)
     refuse(reply, "the line is longer than any command")
     try:
-        end_in_step(client)
+        end_in_sync(client)
     except NoReply as exc:
         if not exc.closed:
             raise
-        return "the connection is closed after it"
+        return "the connection is closed after that"
     return None
 
 
@@ -142,26 +142,24 @@ def pipelining(probe: Probe) -> None:
 
 @CHECKS.add("capa", "RFC 2449 s3, s5", MUST)
 def capa(probe: Probe) -> None:
-    """CAPA lists one capability a line, in its grammar, within 512 octets."""
+    """CAPA lists one capability per line, in valid syntax, within 512 octets."""
     reply = probe.secure().ask("CAPA", multi=True)
     if reply.lines is None:
         raise Skip("CAPA is not implemented")
     for line in reply.lines:
         if len(line) > MAX_RESPONSE or not _CAPABILITY.fullmatch(line):
-            raise Failure(sent=reply, expected="TAG [SP parameter]... CRLF, 512 octets", came=line)
+            raise Failure(sent=reply, expected="TAG [SP parameter]... CRLF", came=line)
 
 
 @CHECKS.add("capa-registered", "RFC 2449 s9", SHOULD)
 def capa_registered(probe: Probe) -> None:
-    """Each capability is registered, or private with a name that begins with X."""
+    """Each capability is registered, or is private and begins with X."""
     table = probe.table("secure")
     if table is None:
         raise Skip("CAPA is not implemented")
     unknown = [tag for tag in table if tag not in REGISTERED and not tag.startswith("X")]
     if unknown:
-        raise Failure(
-            sent=b"CAPA\r\n", expected="tags of the registry", came=" ".join(unknown).encode()
-        )
+        raise Failure(sent=b"CAPA\r\n", expected="registered tags", came=" ".join(unknown).encode())
 
 
 @CHECKS.add("capa-user", "RFC 2449 s6.2", SHOULD, needs="USER")
@@ -184,8 +182,8 @@ def user_argument(probe: Probe) -> None:
 
 @CHECKS.add("pass-without-user", "RFC 1939 s7 PASS", MUST)
 def pass_without_user(probe: Probe) -> None:
-    """PASS is refused when no USER went before it."""
-    refuse(probe.secure().ask("PASS x"), "PASS follows a successful USER only")
+    """PASS is refused when no USER came before it."""
+    refuse(probe.secure().ask("PASS x"), "PASS needs a successful USER before it")
 
 
 @CHECKS.add("login", "RFC 1939 s4", MUST, login=True)
@@ -196,19 +194,19 @@ def login(probe: Probe) -> None:
     if reply.ok:
         probe.share(client)
     elif reply.code in TRANSIENT:
-        raise Skip(f"not now: {probe.target.show(reply.line)}")
+        raise Skip(f"try again later: {probe.target.show(reply.line)}")
     else:
-        probe.login_refused = "the login was refused"
+        probe.login_refused = "login refused"
         raise Failure(sent=reply, expected="+OK", came=reply)
 
 
 @CHECKS.add("failed-login", "RFC 1939 s7 USER, PASS", MUST)
 def failed_login(probe: Probe) -> str | None:
-    """A name that nobody has cannot log in."""
+    """A user who does not exist cannot log in."""
     failed = probe.failed_login()
     if failed.password is None:
-        return "an unknown name is refused at USER already: names can be found out"
-    refuse(failed.password, "nobody has this name")
+        return "USER refuses an unknown name, so names can be found out"
+    refuse(failed.password, "there is no such user")
     return None
 
 

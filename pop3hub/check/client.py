@@ -17,18 +17,18 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-MAX_REPLY = 64 * 1024 * 1024  # octets; a server that sends more has lost its way
+MAX_REPLY = 64 * 1024 * 1024  # octets; a server that sends more is out of control
 _CHUNK = 65536
 
 _CODE = re.compile(rb"(?:\+OK|-ERR) \[([^\]\r\n]*)\]", re.IGNORECASE)
 
 
 class Unreachable(Exception):
-    """No POP3 session could be had: no connection, no TLS, no greeting in time."""
+    """No POP3 session could be opened: no connection, no TLS, no greeting in time."""
 
 
 class NoReply(Exception):
-    """A reply did not come whole: the time ran out, or the connection was closed."""
+    """A reply did not come whole: it took too long, or the connection was closed."""
 
     def __init__(self, reason: str, *, sent: bytes, received: bytes, closed: bool = False) -> None:
         super().__init__(reason)
@@ -147,7 +147,7 @@ class Client:
         self.encrypted = True
 
     def send(self, octets: bytes, *, shown: bytes | None = None) -> None:
-        """Write octets; `shown` stands for them in reports when they hold a secret."""
+        """Write octets; reports have `shown` instead when they hold a secret."""
         self.sent = octets if shown is None else shown
         if self._socket is None:
             raise NoReply("the connection is closed", sent=self.sent, received=b"", closed=True)

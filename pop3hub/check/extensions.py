@@ -1,4 +1,4 @@
-"""The checks of STLS, AUTH, LANG and UTF8, all before the login."""
+"""The checks of STLS, AUTH, LANG and UTF8, all before login."""
 
 # ruff: noqa: D401  # a check's docstring states the rule, as the report prints it
 from __future__ import annotations
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from pop3hub.check.client import NoReply, Reply
 from pop3hub.check.outcomes import Failure, Remark, Skip, refuse, refuse_login
-from pop3hub.check.probe import capabilities, end_in_step
+from pop3hub.check.probe import capabilities, end_in_sync
 from pop3hub.check.rules import MUST, SHOULD, Checks
 
 if TYPE_CHECKING:
@@ -24,25 +24,25 @@ _LANGUAGE_CHANGED = re.compile(rb"\+OK ([A-Za-z]{1,8}(?:-[A-Za-z0-9]{1,8})*) ")
 
 @CHECKS.add("stls", "RFC 2595 s4", MUST)
 def stls(probe: Probe) -> None:
-    """STLS starts TLS after its +OK, and CAPA works again, with no new greeting."""
+    """STLS starts TLS after its +OK; CAPA works again, and there is no second greeting."""
     client = start_tls(probe, b"STLS\r\n")
-    refuse(client.ask("XYZW"), "the command is unknown, and there is no new greeting")
+    refuse(client.ask("XYZW"), "unknown command, and no second greeting")
     reply = client.ask("CAPA", multi=True)
     if reply.lines is None:
         raise Failure(sent=reply, expected="a list of capabilities", came=reply)
-    end_in_step(client)
+    end_in_sync(client)
 
 
 @CHECKS.add("stls-injection", "RFC 2595 s4 (CVE-2011-0411)", MUST)
 def stls_injection(probe: Probe) -> str | None:
-    """What came in the clear behind STLS is not executed after the handshake."""
+    """Commands sent in the clear after STLS are not executed inside TLS."""
     try:
         client = start_tls(probe, b"STLS\r\nCAPA\r\n")
         reply = client.ask("XYZW")
-        refuse(reply, "the command inside TLS is unknown; this answers the CAPA before TLS")
-        end_in_step(client)
+        refuse(reply, "unknown command; this answers the CAPA that was sent before TLS")
+        end_in_sync(client)
     except (NoReply, OSError):
-        return "the connection does not go on: safe"
+        return "the connection is closed, which is safe"
     return None
 
 
@@ -57,7 +57,7 @@ def stls_twice(probe: Probe) -> None:
 
 @CHECKS.add("stls-announced", "RFC 2595 s4", SHOULD)
 def stls_announced(probe: Probe) -> None:
-    """STLS is not announced any more when TLS is active."""
+    """STLS is no longer announced once TLS is active."""
     client = probe.secure()
     if not client.encrypted:
         client = start_tls(probe, b"STLS\r\n")
@@ -68,14 +68,14 @@ def stls_announced(probe: Probe) -> None:
 
 @CHECKS.add("stls-forgets-user", "RFC 1939 s7 PASS, RFC 2595 s4", SHOULD, login=True)
 def stls_forgets_user(probe: Probe) -> None:
-    """A USER from before STLS does not count after it: PASS follows USER immediately."""
+    """A USER sent before STLS does not count after it: PASS must follow USER directly."""
     client, target = clear(probe), probe.target
     probe.another_login()
     if not client.ask(f"USER {target.user}").ok:
         raise Skip("USER is refused without TLS")
     begin_tls(client, b"STLS\r\n")
     reply = probe.ask_to_log_in(client, f"PASS {target.password}", shown="PASS ***")
-    refuse_login(reply, "the name was given in the clear")
+    refuse_login(reply, "USER came before STLS")
 
 
 @CHECKS.add("auth-unknown", "RFC 5034 s4", MUST, needs="SASL")
@@ -99,7 +99,7 @@ def auth_cancel(probe: Probe) -> None:
     refuse(client.ask("*"), "the client cancelled")
     reply = client.ask("AUTH PLAIN")
     if not reply.line.startswith(b"+") or reply.ok:
-        raise Failure(sent=reply, expected="a challenge, as if no AUTH had been sent", came=reply)
+        raise Failure(sent=reply, expected="a challenge, as for the first AUTH", came=reply)
 
 
 @CHECKS.add("auth-base64", "RFC 5034 s4", MUST, needs="SASL")
@@ -112,13 +112,13 @@ def auth_base64(probe: Probe) -> None:
 
 @CHECKS.add("lang-list", "RFC 6856 s3.2", MUST, needs="LANG")
 def lang_list(probe: Probe) -> None:
-    """LANG lists a tag a line, each with a name or alone."""
+    """LANG lists one tag per line, with or without a name."""
     languages(probe)
 
 
 @CHECKS.add("lang-tag", "RFC 6856 s3.2", MUST, needs="LANG")
 def lang_tag(probe: Probe) -> None:
-    """LANG with a listed tag is answered by +OK, the exact tag, a space and text."""
+    """LANG with a listed tag is answered with +OK, the exact tag, a space and text."""
     for tag in languages(probe):
         client = probe.secure()
         changed(client.ask(b"LANG " + tag), tag)
@@ -137,7 +137,7 @@ def lang_case(probe: Probe) -> None:
 
 @CHECKS.add("lang-default", "RFC 6856 s3.2", MUST, needs="LANG")
 def lang_default(probe: Probe) -> None:
-    """LANG * is answered by +OK, a tag, a space and text."""
+    """LANG * is answered with +OK, a tag, a space and text."""
     reply = probe.secure().ask("LANG *")
     if reply.err:
         raise Remark("the server has no preferred language")
@@ -147,12 +147,12 @@ def lang_default(probe: Probe) -> None:
 @CHECKS.add("lang-unknown", "RFC 6856 s3.2", MUST, needs="LANG")
 def lang_unknown(probe: Probe) -> None:
     """LANG with an unknown tag is refused."""
-    refuse(probe.secure().ask("LANG qzz"), "no server speaks it")
+    refuse(probe.secure().ask("LANG qzz"), "the language is unknown")
 
 
 @CHECKS.add("utf8", "RFC 6856 s2.1", SHOULD, needs="UTF8")
 def utf8(probe: Probe) -> str:
-    """UTF8 is accepted where it is announced; what STLS answers after it is free."""
+    """UTF8 is accepted where it is announced; STLS after it may be accepted or refused."""
     client = probe.connect()
     reply = client.ask("UTF8")
     if not reply.ok:

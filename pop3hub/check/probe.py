@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
 SAMPLE_MESSAGES = 5  # how many messages are retrieved where any will do
 READ_MESSAGES = 100  # how many are read in search of one with a certain feature
-READ_OCTETS = 4 * 1024 * 1024  # and how much, by LIST's sizes
+READ_OCTETS = 4 * 1024 * 1024  # and how much of them, by LIST's sizes and by what comes
 LOGIN_WAIT = 30.0  # seconds in which a login should be answered
-LOCK_WAIT = 5.0  # seconds in which the lock of a cut session should be gone
+LOCK_WAIT = 5.0  # seconds in which the lock of a connection that was cut should be gone
 LOCK_RETRY = 0.2  # seconds
 
 TRANSIENT = (b"IN-USE", b"LOGIN-DELAY", b"SYS/TEMP")  # a login that another time may succeed
@@ -149,11 +149,11 @@ class Probe:
 
         def begin() -> Client:
             client = self.secure()
-            if utf8:
-                client.ask("UTF8")
+            if utf8 and not client.ask("UTF8").ok:
+                raise Skip("UTF8 was refused")
             return client
 
-        # The lock of a session that was cut off a moment ago may still stand.
+        # The maildrop may still be locked by a session that was cut off a moment ago.
         deadline = time.monotonic() + min(self.target.timeout, LOCK_WAIT)
         client = begin()
         reply = self.authenticate(client)
@@ -164,8 +164,8 @@ class Probe:
             reply = self.authenticate(client)
         if not reply.ok:
             if reply.code not in TRANSIENT:
-                self.login_refused = "the login was refused"
-            raise Skip(f"the login was refused: {self.target.show(reply.line)}")
+                self.login_refused = "login refused"
+            raise Skip(f"login refused: {self.target.show(reply.line)}")
         return client
 
     def another_login(self) -> None:
@@ -173,7 +173,7 @@ class Probe:
         if self.login_refused:
             raise Skip(self.login_refused)
         if self.capabilities().get("LOGIN-DELAY", "0").partition(" ")[0] != "0":
-            raise Skip("LOGIN-DELAY: one login is all there is")
+            raise Skip("LOGIN-DELAY allows no second login yet")
         self.finish()
 
     def authenticate(self, client: Client) -> Reply:
@@ -246,7 +246,7 @@ class Probe:
     def capabilities(self, state: str = "secure") -> dict[str, str]:
         """Return tag to parameters as CAPA has them; empty where it is not implemented.
 
-        state: "clear" before STLS, "secure" before the login, "login" after it.
+        state: "clear" before STLS, "secure" before login, "login" after it.
         """
         return self.table(state) or {}
 
@@ -262,7 +262,7 @@ class Probe:
         return self._tables[state]
 
     def offers(self, tag: str) -> bool:
-        """Tell whether the server has what a capability stands for.
+        """Tell whether the server has the commands of a capability.
 
         Where CAPA is not implemented, TOP and UIDL are found out by trying (RFC 2449 s5).
         """
@@ -280,7 +280,7 @@ class Probe:
     def failed_login(self) -> Failed:
         """Try a name that nobody has with a random password: the one failed login of a run."""
         if self.login_refused:
-            raise Skip("the one failed login was that of the given user")
+            raise Skip("the given user's login failed, and one failed login is enough")
         if self._failed is None:
             listed = self.table("secure")
             if listed and "USER" not in listed:
@@ -350,24 +350,30 @@ class Probe:
         one has, up to READ_MESSAGES and READ_OCTETS.
         """
         seen = wanted is None
+        left = READ_OCTETS
         for count, number in enumerate(self.by_size()):
-            if seen and count >= SAMPLE_MESSAGES:
+            if count >= SAMPLE_MESSAGES and (seen or left <= 0):
                 return
             reply = self.message(number)
             if reply is not None:
                 yield number, reply
                 seen = seen or wanted is None or wanted(reply)
+                left -= sum(map(len, reply.lines or ()))
 
     def read(self, client: Client, *, headers: bool) -> Iterator[tuple[int, Reply]]:
         """Yield number and reply of messages in another session, by TOP n 0 if `headers`."""
         if not headers:
             self._may_retrieve()
+        left = READ_OCTETS
         for number in self.by_size(client):
             command = f"TOP {number} 0" if headers else f"RETR {number}"
             reply = client.ask(command, multi=True)
             if not reply.ok:
                 raise Failure(sent=reply, expected="+OK and the message", came=reply)
             yield number, reply
+            left -= sum(map(len, reply.lines or ()))
+            if left <= 0:
+                return
 
     def _may_retrieve(self) -> None:
         before, after = self.capabilities().get("EXPIRE", ""), self.capabilities("login")
@@ -434,7 +440,7 @@ def capabilities(reply: Reply) -> dict[str, str]:
 def pairs(reply: Reply, form: re.Pattern[bytes], shape: str) -> list[tuple[bytes, bytes]]:
     """Return the two fields of each line of a listing."""
     if reply.lines is None:
-        raise Failure(sent=reply, expected=f"+OK, lines '{shape}' and '.'", came=reply)
+        raise Failure(sent=reply, expected=f"+OK, lines of '{shape}', and '.'", came=reply)
     found = []
     for line in reply.body:
         match = form.match(line)
@@ -444,7 +450,7 @@ def pairs(reply: Reply, form: re.Pattern[bytes], shape: str) -> list[tuple[bytes
     return found
 
 
-def end_in_step(client: Client) -> None:
+def end_in_sync(client: Client) -> None:
     """Check that QUIT is answered next, and that nothing follows."""
     reply = client.ask("QUIT")
     if not reply.ok:

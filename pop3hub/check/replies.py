@@ -1,4 +1,4 @@
-"""The checks over all that the server said in the run: they send nothing, one connects."""
+"""The checks of all that the server said in the run; they send no commands."""
 
 # ruff: noqa: D401  # a check's docstring states the rule, as the report prints it
 from __future__ import annotations
@@ -27,7 +27,7 @@ _RESPONSE_CODE = re.compile(rb"([\x21-\x5c\x5e-\x7e]+)\]")
 
 
 def single(probe: Probe) -> list[Exchange]:
-    """Return the exchanges but those of AUTH, whose challenges are no responses of RFC 1939."""
+    """Return all exchanges without the challenges of AUTH, which are not replies (RFC 5034)."""
     return [said for said in probe.log if not said.line.startswith(b"+ ")]
 
 
@@ -59,10 +59,10 @@ def status_case(probe: Probe) -> None:
 
 @CHECKS.add("response-length", "RFC 1939 s3, RFC 2449 s4", MUST)
 def response_length(probe: Probe) -> None:
-    """The first line of a reply has 512 octets at most."""
+    """The first line of a reply has at most 512 octets."""
     for said in single(probe):
         if len(said.line) > MAX_RESPONSE:
-            raise Failure(sent=said.sent, expected="512 octets at most", came=said.line)
+            raise Failure(sent=said.sent, expected="at most 512 octets", came=said.line)
 
 
 @CHECKS.add("ascii", "RFC 2449 s3, RFC 6856 s3.2", MUST)
@@ -80,22 +80,22 @@ def ascii_only(probe: Probe) -> None:
 
 @CHECKS.add("response-code-form", "RFC 2449 s3, s6.4", MUST)
 def response_code_form(probe: Probe) -> None:
-    """No text begins with '[' but a response code."""
+    """Text that begins with '[' is a response code."""
     for said in single(probe):
         found = _BRACKET.match(said.line)
         if found is None or _RESPONSE_CODE.match(found[1]):
             continue
         if "RESP-CODES" not in probe.capabilities():
             raise Remark(f"text that begins with '[': {probe.target.show(said.line)}")
-        raise Failure(sent=said.sent, expected="a response code behind '['", came=said.line)
+        raise Failure(sent=said.sent, expected="a response code after '['", came=said.line)
 
 
 @CHECKS.add("response-code-registered", "RFC 2449 s9", SHOULD)
 def response_code_registered(probe: Probe) -> None:
-    """Every response code is a registered one, or more detail below one."""
+    """Each response code is registered, or adds detail to a registered one."""
     for code, said in codes(probe):
         if not any(code == known or code.startswith(known + b"/") for known in RESPONSE_CODES):
-            raise Failure(sent=said.sent, expected="a code of the registry", came=said.line)
+            raise Failure(sent=said.sent, expected="a registered code", came=said.line)
 
 
 @CHECKS.add("response-code-announced", "RFC 2449 s8", SHOULD)
@@ -108,20 +108,21 @@ def response_code_announced(probe: Probe) -> None:
 
 @CHECKS.add("greeting-timestamp", "RFC 1939 s7 APOP", MUST)
 def greeting_timestamp(probe: Probe) -> str:
-    """The time stamp for APOP is another one in each greeting."""
+    """Each greeting has a different timestamp, which APOP needs."""
     # A clock that is too coarse shows on connections that come close together.
     for _ in range(BURSTS):
         probe.connect_at_once(AT_ONCE)
         probe.tidy()
-    stamps = [_MSG_ID.search(said.line) for said in probe.log if not said.sent]
-    seen: set[bytes] = set()
-    for stamp in filter(None, stamps):
-        if stamp[0] in seen:
-            raise Failure(sent=b"", expected="a different time stamp", came=stamp[0])
-        seen.add(stamp[0])
-    if not seen:
-        raise Skip("the greeting has no time stamp: no APOP")
-    return f"{len(seen)} greetings"
+    found = [_MSG_ID.search(said.line) for said in probe.log if not said.sent]
+    stamps = [stamp[0] for stamp in found if stamp]
+    if not stamps:
+        raise Skip("the greeting has no timestamp: no APOP")
+    for index, stamp in enumerate(stamps):
+        if stamp in stamps[:index]:
+            raise Failure(sent=b"", expected="a different timestamp", came=stamp)
+    if len(stamps) == 1:
+        raise Skip("only one greeting was seen")
+    return f"{len(stamps)} greetings"
 
 
 def codes(probe: Probe) -> list[tuple[bytes, Exchange]]:

@@ -22,10 +22,10 @@ CHECKS = Checks()
 
 @CHECKS.add("retr-size", "RFC 1939 s5 LIST, s11", MUST, login=True)
 def retr_size(probe: Probe) -> str:
-    """The size in LIST is the octets that RETR sends, before dot-stuffing."""
+    """The size in LIST is the number of octets that RETR sends, before dot-stuffing."""
     listed = probe.listing()
     replies = dict(probe.messages(stuffed))
-    in_step(probe)
+    in_sync(probe)
     sent = {number: octets(reply) for number, reply in replies.items()}
     wrong = {n: size for n, size in sent.items() if size != listed[n]}
     short = [str(n) for n, size in wrong.items() if size == listed[n] + 2]
@@ -45,15 +45,15 @@ def retr_size(probe: Probe) -> str:
         raise Remark(f"LIST leaves out the final CRLF that RETR sends: message {', '.join(short)}")
     if not any(map(stuffed, replies.values())):
         raise Skip(
-            f"the sizes of {len(sent)} messages are right, but no line in them begins with a dot,"
-            " which LIST may count wrongly"
+            f"the sizes of {len(sent)} messages are right, but none has a line that begins with a"
+            " dot, which LIST may count wrongly"
         )
     return f"{len(sent)} messages"
 
 
 @CHECKS.add("dot-stuffing", "RFC 1939 s3", MUST, login=True)
 def dot_stuffing(probe: Probe) -> str:
-    """Each line of a message that begins with a dot has one more dot in front."""
+    """Each message line that begins with a dot is sent with one more dot in front."""
     count = 0
     for _, reply in probe.messages(stuffed):
         for line in reply.lines or ():
@@ -62,15 +62,15 @@ def dot_stuffing(probe: Probe) -> str:
                     raise Failure(sent=reply, expected="a second dot in front", came=line)
                 count += 1
     # A lone dot that is not stuffed ends the message early: the rest would be the next reply.
-    in_step(probe)
+    in_sync(probe)
     if not count:
-        raise Skip("no line of the messages that were read begins with a dot")
+        raise Skip("no message read has a line that begins with a dot")
     return f"{count} lines"
 
 
 @CHECKS.add("top-headers", "RFC 1939 s7 TOP", MUST, login=True, needs="TOP")
 def top_headers(probe: Probe) -> str:
-    """TOP n 0 sends the headers and the blank line, and nothing of the body."""
+    """TOP n 0 sends the headers and the blank line, and none of the body."""
     return top(probe, 0, body=1)
 
 
@@ -103,7 +103,7 @@ def utf8_surrogate(probe: Probe) -> str:
     found = next((number for number, reply in tops if utf8_headers(reply)), None)
     probe.finish(client)
     if found is None:
-        raise Skip("no message that was read has a header in UTF-8")
+        raise Skip("no message read has a header in UTF-8")
     without = probe.message(found)
     if without is None:
         return f"message {found} is refused with [UTF8]"
@@ -143,12 +143,12 @@ def utf8_size_is_right(probe: Probe, number: int) -> bool:
     return reply.ok and octets(reply) == size
 
 
-def in_step(probe: Probe) -> None:
+def in_sync(probe: Probe) -> None:
     """Check that the session answers the command that it is asked."""
     client = probe.session()
     reply = client.ask("XYZW")
     try:
-        refuse(reply, "the command is unknown, and the message before had ended")
+        refuse(reply, "unknown command; the message before it must have ended")
         refuse(client.ask("XYZW"), "the command is unknown")
     except NoReply as exc:
         if not exc.closed:
@@ -174,7 +174,7 @@ def top(probe: Probe, lines: int, *, body: int) -> str:
         expected = whole.body[: end + 1 + lines]
         reply = probe.session().ask(f"TOP {number} {lines}", multi=True)
         if reply.lines is None:
-            raise Failure(sent=reply, expected="+OK and the top of the message", came=reply)
+            raise Failure(sent=reply, expected="+OK and the start of the message", came=reply)
         came = reply.body
         if end == len(whole.body) and came == [*expected, b""]:
             came = expected  # headers alone: the blank line may be added or not
@@ -188,7 +188,7 @@ def top(probe: Probe, lines: int, *, body: int) -> str:
         seen = seen or long(whole)
     if not seen:
         few = "lines" if body == 1 else f"more than {body - 1} lines"
-        raise Skip(f"none of the {compared} messages that were read has {few} in its body")
+        raise Skip(f"none of the {compared} messages read has {few} in its body")
     return f"{compared} messages"
 
 

@@ -38,7 +38,7 @@ OK, FAIL, WARN, SKIP = "ok", "FAIL", "warn", "skip"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """How one check ended. `sent`, `expected` and `came` are empty unless the rule is not held.
+    """How one check ended. `sent`, `expected` and `came` are empty unless the rule was broken.
 
     status: "ok", "FAIL" (a MUST), "warn" (anything less) or "skip". seconds: how long it took.
     """
@@ -108,16 +108,16 @@ def run(check: Check, probe: Probe) -> tuple[Result, Unreachable | None]:
     except Remark as exc:
         status, note = WARN, str(exc)
     except Unreachable as exc:
-        status, note, unreachable = WARN, f"no further session could be had: {exc}", exc
+        status, note, unreachable = WARN, f"could not open another session: {exc}", exc
     except Failure as exc:
         status, sent, expected, came = bad, show(exc.sent), exc.expected, show(exc.came)
     except NoReply as exc:
-        came = f"{exc}; so far {show(exc.received)}"
+        came = f"{exc}; received so far: {show(exc.received)}"
         status, sent, expected = bad, show(exc.sent), "a reply"
     except OSError as exc:  # a TLS handshake that broke off
         status, expected, came = bad, "a TLS session", str(exc)
     if status not in {OK, SKIP}:
-        probe.drop_session()  # it may be out of step
+        probe.drop_session()  # it may be out of sync
     probe.tidy()
     result = Result(
         name=check.name,

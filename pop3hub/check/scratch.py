@@ -11,6 +11,8 @@ from pop3hub.check.outcomes import Failure, Remark, Skip, refuse, refuse_login
 from pop3hub.check.rules import MUST, POLICY, Checks
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from pop3hub.check.client import Client
     from pop3hub.check.probe import Probe
 
@@ -23,7 +25,7 @@ CHUNK = 65536  # octets
 
 @CHECKS.add("drop-keeps", "RFC 1939 s6", MUST, scratch=True, needs="UIDL")
 def drop_keeps(probe: Probe) -> None:
-    """A connection that is lost after DELE deletes nothing."""
+    """A connection lost after DELE deletes nothing."""
     before = probe.unique_ids()
     if not before:
         raise Skip("the maildrop is empty")
@@ -62,7 +64,7 @@ def quit_deletes(probe: Probe) -> None:
 
 @CHECKS.add("login-refusal", "RFC 1939 s13", POLICY, scratch=True)
 def login_refusal(probe: Probe) -> None:
-    """A wrong password is answered as an unknown user is."""
+    """A wrong password gets the same reply as an unknown user."""
     unknown = probe.failed_login()
     client = probe.secure()
     user = client.ask(f"USER {probe.target.user}")
@@ -76,7 +78,7 @@ def login_refusal(probe: Probe) -> None:
 
 @CHECKS.add("pass-after-failure", "RFC 1939 s7 PASS", MUST, scratch=True)
 def pass_after_failure(probe: Probe) -> str | None:
-    """PASS is refused after a PASS that failed: it follows a successful USER immediately."""
+    """PASS after a failed PASS is refused: it must follow a successful USER directly."""
     probe.another_login()
     client, target = probe.secure(), probe.target
     if not client.ask(f"USER {target.user}").ok:
@@ -89,31 +91,34 @@ def pass_after_failure(probe: Probe) -> str | None:
         if not exc.closed:
             raise
         return "the connection is closed after a wrong password"
-    refuse_login(reply, "the PASS before it failed, so USER has to come first")
+    refuse_login(reply, "the PASS before it failed, so USER must come first")
     return None
 
 
 @CHECKS.add("nul", "RFC 1939 s3", MUST, scratch=True)
 def nul(probe: Probe) -> str | None:
-    """A NUL octet in a command is refused: it neither ends the command nor is left out."""
-    closed = sum(
-        nul_closes(probe.secure(), command) for command in (b"XY\0W", b"CAPA\0x", b"QU\0IT")
-    )
+    """A command with a NUL octet is refused: NUL neither ends it nor is ignored."""
+    before = [b"XY\0W", b"CAPA\0x", b"QU\0IT", b"QUIT\0"]
+    extensions = (("SASL", b"AUTH PLAIN\0"), ("LANG", b"LANG *\0"), ("UTF8", b"UTF8\0x"))
+    before += [command for tag, command in extensions if probe.offers(tag)]
+    closed = nul_refused(before, probe.secure)
     nul_in_login(probe)
     number = min(probe.listing(), default=1)
-    commands = [b"NOOP\0x", b"NO\0OP", b"STAT\0", b"LIST\0x", b"RSET\0", b"CAPA\0"]
+    after = [b"NOOP\0x", b"NO\0OP", b"STAT\0", b"LIST\0x", b"RSET\0", b"CAPA\0"]
     for verb in (b"LIST", b"RETR", b"DELE", *([b"UIDL"] if probe.offers("UIDL") else [])):
-        commands += [b"%s %d\0" % (verb, number), b"%s %d\0x" % (verb, number)]
+        after += [b"%s %d\0" % (verb, number), b"%s %d\0x" % (verb, number)]
     if probe.offers("TOP"):
-        commands += [b"TOP %d\0 0" % number, b"TOP %d 0\0" % number]
-    for command in commands:
-        closed += nul_closes(probe.session(), command)
-    return f"after {closed} of them the connection is closed" if closed else None
+        after += [b"TOP %d\0 0" % number, b"TOP %d 0\0" % number]
+    closed += nul_refused(after, probe.session)
+    reply = probe.session().ask("NOOP")
+    if not reply.ok:
+        raise Failure(sent=reply, expected="+OK: one reply to each command", came=reply)
+    return f"the connection is closed after {closed} of them" if closed else None
 
 
 @CHECKS.add("bad-commands", "RFC 1939 s3", POLICY, scratch=True)
 def bad_commands(probe: Probe) -> str:
-    """Each of many bad commands is refused, until the server closes the connection."""
+    """Bad commands are refused, however many, until the server closes the connection."""
     client = probe.secure()
     for count in range(BAD_COMMANDS):
         try:
@@ -122,12 +127,12 @@ def bad_commands(probe: Probe) -> str:
             if not exc.closed:
                 raise
             return f"the connection is closed after {count}"
-    return f"{BAD_COMMANDS} are answered"
+    return f"all {BAD_COMMANDS} are answered"
 
 
 @CHECKS.add("endless-line", "RFC 2449 s4", POLICY, scratch=True)
 def endless_line(probe: Probe) -> str:
-    """A line that does not end is refused, or read no further: the server's memory is bounded."""
+    """A line without an end is refused, or not read any further: memory use is bounded."""
     client = probe.secure()
     total, happened = client.pour(b"x" * CHUNK, ENDLESS_LINE)
     size = f"{total // 1024:,} KiB"
@@ -139,20 +144,30 @@ def endless_line(probe: Probe) -> str:
         raise Skip(f"the connection is too slow: only {size} were sent")
     if happened == "taken":
         raise Failure(
-            sent=sent, expected="-ERR, a closed connection or a full one", came=b"nothing: all read"
+            sent=sent,
+            expected="-ERR, or a closed connection, or that the server stops reading",
+            came=b"no reply, and all of it was read",
         )
-    return f"the connection is closed within {size}" if happened == "closed" else f"{size} are read"
+    if happened == "closed":
+        return f"the connection is closed within {size}"
+    return f"the server stops reading within {size}"
 
 
-def nul_closes(client: Client, command: bytes) -> bool:
-    """Check that a command with NUL is refused; return whether the connection was closed for it."""
-    try:
-        refuse(client.ask(command), "a command is printable ASCII")
-    except NoReply as exc:
-        if not exc.closed:
-            raise
-        client.close()
-    return client.closed
+def nul_refused(commands: Sequence[bytes], start: Callable[[], Client]) -> int:
+    """Check that each command is refused; return for how many the connection was closed."""
+    client = start()
+    closed = 0
+    for command in commands:
+        if client.closed:
+            client = start()
+        try:
+            refuse(client.ask(command), "a command is printable ASCII")
+        except NoReply as exc:
+            if not exc.closed:
+                raise
+            client.close()
+            closed += 1
+    return closed
 
 
 def nul_in_login(probe: Probe) -> None:
@@ -168,7 +183,7 @@ def nul_in_login(probe: Probe) -> None:
         try:
             if client.ask(b"USER " + user).ok:
                 reply = probe.ask_to_log_in(client, b"PASS " + secret, shown=shown)
-                refuse_login(reply, "nobody has that name and password")
+                refuse_login(reply, "no user has that name and password")
         except NoReply as exc:
             if not exc.closed:
                 raise

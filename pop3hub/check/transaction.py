@@ -1,4 +1,4 @@
-"""The checks after the login that change nothing: DELE is always taken back by RSET."""
+"""The checks after login that change nothing: DELE is always taken back by RSET."""
 
 # ruff: noqa: D401  # a check's docstring states the rule, as the report prints it
 from __future__ import annotations
@@ -23,7 +23,7 @@ _MAY_DIFFER = frozenset({"LOGIN-DELAY", "EXPIRE"})  # "both / yes" in RFC 2449 s
 
 @CHECKS.add("state-transaction", "RFC 1939 s3, RFC 5034 s4, RFC 6856 s2.1", MUST, login=True)
 def state_transaction(probe: Probe) -> None:
-    """The commands of AUTHORIZATION are refused after the login."""
+    """The commands of AUTHORIZATION are refused after login."""
     commands = ("USER x", "PASS x", f"APOP x {'0' * 32}", "AUTH PLAIN", "STLS", "UTF8")
     for _, reply in probe.each(commands, probe.session):
         refuse(reply, "the session is in TRANSACTION")
@@ -31,13 +31,13 @@ def state_transaction(probe: Probe) -> None:
 
 @CHECKS.add("unknown-transaction", "RFC 1939 s3", MUST, login=True)
 def unknown_transaction(probe: Probe) -> None:
-    """An unknown command is answered by -ERR after the login too."""
+    """An unknown command is answered with -ERR after login too."""
     refuse(probe.session().ask("XYZW"), "the command is unknown")
 
 
 @CHECKS.add("noop", "RFC 1939 s5", MUST, login=True)
 def noop(probe: Probe) -> None:
-    """NOOP is answered by +OK."""
+    """NOOP is answered with +OK."""
     reply = probe.session().ask("NOOP")
     if not reply.ok:
         raise Failure(sent=reply, expected="+OK", came=reply)
@@ -45,7 +45,7 @@ def noop(probe: Probe) -> None:
 
 @CHECKS.add("capa-both-states", "RFC 2449 s5, RFC 5034 s3", MUST, login=True)
 def capa_both_states(probe: Probe) -> None:
-    """What CAPA announces before the login it announces after it."""
+    """What CAPA announces before login it also announces after it."""
     before, after = probe.table("secure"), probe.table("login")
     if before is None and after is None:
         raise Skip("CAPA is not implemented")
@@ -57,14 +57,14 @@ def capa_both_states(probe: Probe) -> None:
         tags = sorted(missing | different)
         raise Failure(
             sent=b"CAPA\r\n",
-            expected=f"as before the login: {', '.join(f'{t} {before[t]}'.strip() for t in tags)}",
+            expected=f"as before login: {', '.join(f'{t} {before[t]}'.strip() for t in tags)}",
             came=", ".join(f"{tag} {text}".strip() for tag, text in after.items()).encode(),
         )
 
 
 @CHECKS.add("capa-before-login", "RFC 2449 s6", SHOULD, login=True)
 def capa_before_login(probe: Probe) -> None:
-    """Only IMPLEMENTATION may be announced after the login alone."""
+    """Only IMPLEMENTATION may be announced after login alone."""
     before, after = probe.table("secure"), probe.table("login")
     if before is None and after is None:
         raise Skip("CAPA is not implemented")
@@ -73,7 +73,7 @@ def capa_before_login(probe: Probe) -> None:
     if new:
         raise Failure(
             sent=b"CAPA\r\n",
-            expected=f"{' '.join(sorted(new))} before the login too",
+            expected=f"{' '.join(sorted(new))} before login too",
             came=" ".join(before or {}).encode(),
         )
 
@@ -82,23 +82,23 @@ def capa_before_login(probe: Probe) -> None:
 def capa_stls(probe: Probe) -> None:
     """STLS is announced in AUTHORIZATION only."""
     if "STLS" in probe.capabilities("login"):
-        raise Failure(sent=b"CAPA\r\n", expected="no STLS after the login", came=b"STLS")
+        raise Failure(sent=b"CAPA\r\n", expected="no STLS after login", came=b"STLS")
 
 
 @CHECKS.add("stat", "RFC 1939 s5", MUST, login=True)
 def stat(probe: Probe) -> None:
-    """STAT is answered by +OK, count and octets."""
+    """STAT is answered with +OK, count and octets."""
     reply = probe.session().ask("STAT")
     found = _STAT.fullmatch(reply.line)
     if not found:
         raise Failure(sent=reply, expected="+OK nn mm", came=reply)
     if found[1]:
-        raise Remark(f"more behind the octets, which is strongly discouraged: {found[1]!r}")
+        raise Remark(f"text after the octets, which is strongly discouraged: {found[1]!r}")
 
 
 @CHECKS.add("list", "RFC 1939 s4, s5", MUST, login=True)
 def list_(probe: Probe) -> None:
-    """LIST has the messages 1 to n that STAT counts."""
+    """LIST has messages 1 to n, as many as STAT counts."""
     count, listed = probe.stat()[0], probe.listing()
     if sorted(listed) != list(range(1, count + 1)):
         numbers = ", ".join(map(str, sorted(listed)[:20]))
@@ -115,7 +115,7 @@ def stat_octets(probe: Probe) -> None:
 
 @CHECKS.add("list-one", "RFC 1939 s5", MUST, login=True)
 def list_one(probe: Probe) -> None:
-    """LIST n is answered by +OK, number and size in one line, as LIST has them."""
+    """LIST n is answered with +OK, number and size on one line, matching LIST."""
     listed = probe.listing()
     for number in probe.sample():
         reply = probe.session().ask(f"LIST {number}")
@@ -130,7 +130,7 @@ def list_one(probe: Probe) -> None:
 
 @CHECKS.add("numbers", "RFC 1939 s3, s5", MUST, login=True)
 def numbers(probe: Probe) -> None:
-    """What is no message's number is refused: 0, n+1, -1, 1x, 20 digits, nothing."""
+    """Arguments that are not a message number are refused: 0, n+1, -1, 1x, 20 digits, none."""
     beyond = probe.stat()[0] + 1
     bad = ("0", str(beyond), "-1", "1x", "9" * 20)
     commands = [f"{verb} {number}" for verb in ("LIST", "RETR", "DELE") for number in bad]
@@ -141,7 +141,7 @@ def numbers(probe: Probe) -> None:
         commands += [f"TOP {number} 0" for number in bad] + ["TOP", "TOP 1"]
         commands += ["TOP 1 -1", "TOP 1 x"]
     for _, reply in probe.each(commands, probe.session):
-        refuse(reply, "there is no such message, or the argument is none")
+        refuse(reply, "no such message, or not a message number")
 
 
 @CHECKS.add("number-sign", "RFC 1939 s4: numbers are decimal", SHOULD, login=True)
@@ -154,7 +154,7 @@ def number_sign(probe: Probe) -> None:
 
 @CHECKS.add("uidl", "RFC 1939 s7 UIDL", MUST, login=True, needs="UIDL")
 def uidl(probe: Probe) -> None:
-    """UIDL has a unique-id of 1 to 70 characters 0x21 to 0x7E for each message of LIST."""
+    """UIDL has a unique-id of 1 to 70 characters 0x21 to 0x7E for each message in LIST."""
     uids, listed = probe.unique_ids(), probe.listing()
     for number, uid in uids.items():
         if not _UID.fullmatch(uid):
@@ -167,7 +167,7 @@ def uidl(probe: Probe) -> None:
 
 @CHECKS.add("uidl-unique", "RFC 1939 s7 UIDL", SHOULD, login=True, needs="UIDL")
 def uidl_unique(probe: Probe) -> None:
-    """No two messages have one unique-id (a hash of equal messages may)."""
+    """No two messages share a unique-id (hashes of equal messages may)."""
     seen: dict[bytes, int] = {}
     for number, uid in probe.unique_ids().items():
         if uid in seen:
@@ -178,7 +178,7 @@ def uidl_unique(probe: Probe) -> None:
 
 @CHECKS.add("uidl-one", "RFC 1939 s7 UIDL", MUST, login=True, needs="UIDL")
 def uidl_one(probe: Probe) -> None:
-    """UIDL n is answered by +OK, number and unique-id in one line, as UIDL has them."""
+    """UIDL n is answered with +OK, number and unique-id on one line, matching UIDL."""
     uids = probe.unique_ids()
     for number in probe.sample():
         uid = uids.get(number, b"").decode("latin-1")
@@ -187,7 +187,7 @@ def uidl_one(probe: Probe) -> None:
 
 @CHECKS.add("uidl-persistent", "RFC 1939 s7 UIDL", MUST, login=True, needs="UIDL")
 def uidl_persistent(probe: Probe) -> None:
-    """The unique-ids are the same in the next session, and none is gone."""
+    """Unique-ids are the same in the next session, and none is missing."""
     before = probe.unique_ids()
     probe.another_login()
     after = set(probe.unique_ids().values())
@@ -224,7 +224,7 @@ def deleted_unlisted(probe: Probe) -> None:
         if probe.stat(client)[0] != count - 1:
             raise Failure(
                 sent=b"STAT\r\n",
-                expected=f"{count - 1} messages, one being marked",
+                expected=f"{count - 1} messages, one of them marked",
                 came=b"%d messages" % probe.stat(client)[0],
             )
         del listed[number]
@@ -238,7 +238,7 @@ def deleted_unlisted(probe: Probe) -> None:
 
 @CHECKS.add("rset", "RFC 1939 s5 RSET", MUST, login=True)
 def rset(probe: Probe) -> None:
-    """RSET takes the marks away."""
+    """RSET unmarks the messages marked as deleted."""
     before = probe.stat(), probe.listing()
     with probe.mark() as (client, number):
         reply = client.ask("RSET")
@@ -247,14 +247,14 @@ def rset(probe: Probe) -> None:
         if (probe.stat(client), probe.listing(client)) != before:
             raise Failure(
                 sent=b"RSET\r\n",
-                expected=f"message {number} is there again in STAT and LIST",
+                expected=f"message {number} is back in STAT and LIST",
                 came=b"STAT: %d messages" % probe.stat(client)[0],
             )
 
 
 @CHECKS.add("pipelining-transaction", "RFC 2449 s6.6", MUST, login=True, needs="PIPELINING")
 def pipelining_transaction(probe: Probe) -> None:
-    """Commands in one segment after the login have the replies that they have alone."""
+    """Commands in one segment after login get the same replies as one by one."""
     client = probe.session()
     commands = ["NOOP", "STAT", "LIST", "XYZW", "LIST 0", "NOOP", "STAT"]
     multi = {"LIST"}
@@ -283,14 +283,14 @@ def pipelining_login(probe: Probe) -> None:
     for verb in ("USER", "PASS", "STAT", "QUIT"):
         reply = client.read_reply(sent=verb.encode())
         if reply.code == b"IN-USE":
-            raise Skip("the lock of the session before still stands")
+            raise Skip("the maildrop is still locked by the session before")
         if not reply.ok or (verb == "STAT" and not _STAT.fullmatch(reply.line)):
             raise Failure(sent=shown, expected=f"+OK to {verb} next", came=reply)
 
 
 @CHECKS.add("second-session", "RFC 1939 s4, RFC 2449 s8.1.2", MAY, login=True)
 def second_session(probe: Probe) -> str:
-    """A second session while the first is open is refused with [IN-USE], or allowed."""
+    """A second session while the first is open is allowed, or refused with [IN-USE]."""
     probe.another_login()
     probe.session()
     client = probe.secure()
@@ -305,7 +305,7 @@ def second_session(probe: Probe) -> str:
 
 @CHECKS.add("quit-transaction", "RFC 1939 s6", MUST, login=True)
 def quit_transaction(probe: Probe) -> None:
-    """QUIT after the login is answered by +OK, then the connection is closed."""
+    """QUIT after login is answered with +OK, then the connection is closed."""
     client = probe.session()
     client.ask("RSET")
     reply = client.ask("QUIT")
@@ -314,7 +314,7 @@ def quit_transaction(probe: Probe) -> None:
     rest = client.read_to_end()
     client.close()
     if rest:
-        raise Failure(sent=reply, expected="nothing after the reply", came=rest)
+        raise Failure(sent=reply, expected="nothing more after the reply", came=rest)
 
 
 def one(reply: Reply, fields: str, *, strict: bool = False) -> None:
@@ -324,7 +324,7 @@ def one(reply: Reply, fields: str, *, strict: bool = False) -> None:
     if came.upper() == expected.upper():
         return
     if not strict and came.upper().startswith(f"{expected} ".upper()):
-        raise Remark(f"more behind the size, which is strongly discouraged: {came}")
+        raise Remark(f"text after the size, which is strongly discouraged: {came}")
     raise Failure(sent=reply, expected=expected, came=reply)
 
 

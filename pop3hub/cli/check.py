@@ -36,7 +36,7 @@ def parse_address(
     except ValueError as exc:
         raise click.BadParameter(str(exc)) from exc
     if not host or port == 0 or parts.path or parts.username is not None:
-        raise click.BadParameter(f"{value!r} is no HOST[:PORT]")
+        raise click.BadParameter(f"{value!r} is not HOST[:PORT]")
     return host, port
 
 
@@ -49,7 +49,7 @@ def parse_address(
     help=f"TLS from the start (the default on port {TLS_PORT}).",
 )
 @click.option("--stls", "security", flag_value="stls", help="STLS (the default where announced).")
-@click.option("--plain", "security", flag_value="plain", help="No TLS, the password included.")
+@click.option("--plain", "security", flag_value="plain", help="No TLS, not even for the password.")
 @click.option("--insecure", is_flag=True, help="Do not verify the certificate.")
 @click.option(
     "--ca",
@@ -62,7 +62,7 @@ def parse_address(
     "--password-file",
     type=click.File(),
     metavar="FILE",
-    help="Take the password from the first line of FILE, - for standard input; else prompted for.",
+    help="Read the password from the first line of FILE (- is standard input); default: prompt.",
 )
 @click.option(
     "--timeout",
@@ -70,10 +70,12 @@ def parse_address(
     default=10.0,
     show_default=True,
     metavar="SECONDS",
-    help="Wait this long for a reply.",
+    help="Wait this long for a reply; for a login at least 30.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-@click.option("--scratch", is_flag=True, help="Delete mail and annoy the server: a test mailbox!")
+@click.option(
+    "--scratch", is_flag=True, help="Also delete mail and send abuse: for a test mailbox."
+)
 @click.option(
     "--only",
     multiple=True,
@@ -81,7 +83,7 @@ def parse_address(
     type=click.Choice([check.name for check in CHECKS]),
     help="Run this check only; may be repeated.",
 )
-@click.option("--list", "list_them", is_flag=True, help="List the checks and end.")
+@click.option("--list", "list_them", is_flag=True, help="List the checks and exit.")
 @click.pass_context
 def check(
     context: click.Context,
@@ -101,8 +103,8 @@ def check(
     """Check whether a POP3 server keeps to the RFCs.
 
     Nothing is changed on the server unless --scratch is given: a message is marked as deleted and
-    unmarked again, and one login fails, by a name that nobody has. Ends with 1 if a MUST is not
-    held and with 69 if the server cannot be reached.
+    unmarked again, and one login fails, with a user who does not exist. Exits with 1 if the server
+    breaks a MUST and with 69 if it cannot be reached.
     """
     if list_them:
         for one in CHECKS:
@@ -111,7 +113,7 @@ def check(
     if address is None:
         raise click.UsageError("Missing argument 'HOST[:PORT]'.")
     if scratch and user is None:
-        raise click.UsageError("--scratch needs --user, with a mailbox that may lose its mail.")
+        raise click.UsageError("--scratch needs --user NAME, whose mailbox may lose its mail.")
     host, port = address
     port = port or (TLS_PORT if security == "tls" else PORT)
     tls = tls_context(insecure=insecure, ca=ca)
@@ -121,7 +123,7 @@ def check(
             if security == "plain" and user is not None and not is_loopback(host):
                 raise click.UsageError(
                     f"{host} does not announce STLS: the password would go in the clear."
-                    " Say --plain if that is meant."
+                    " Use --plain to allow that."
                 )
         target = Target(
             host=host,

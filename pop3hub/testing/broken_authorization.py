@@ -18,7 +18,7 @@ KEPT_AT_ONCE = 1024 * 1024  # octets
 
 @broken("greeting-two-stamps", "greeting", sees="+OK <1@a> <2@a>")
 class TwoStamps(Honest):
-    """The greeting has two time stamps."""
+    """The greeting has two timestamps."""
 
     def greet(self) -> None:
         self.say("+OK <1@a> <2@a>")
@@ -32,7 +32,7 @@ class LongGreeting(Honest):
         self.say("+OK " + "x" * 512)
 
 
-@broken("greeting-negative", "greeting", sees="-ERR too many connections, and no more")
+@broken("greeting-negative", "greeting", sees="-ERR too many connections, then a closed connection")
 class NegativeGreeting(Honest):
     """The greeting is negative."""
 
@@ -41,9 +41,9 @@ class NegativeGreeting(Honest):
         self.open = False
 
 
-@broken("greeting-same-stamp", "greeting-timestamp", sees="+OK <1@example.com>, each time")
+@broken("greeting-same-stamp", "greeting-timestamp", sees="+OK <1@example.com> every time")
 class OneStamp(Honest):
-    """Each greeting has the same time stamp: what APOP sent once can be sent again."""
+    """Each greeting has the same timestamp, so what APOP sent once can be replayed."""
 
     def greet(self) -> None:
         self.say("+OK <1@example.com>")
@@ -52,10 +52,10 @@ class OneStamp(Honest):
 @broken(
     "greeting-coarse-stamp",
     "greeting-timestamp",
-    sees="the same time stamp on connections that are opened together",
+    sees="the same timestamp on connections opened together",
 )
 class CoarseClock(Honest):
-    """The time stamp is a clock that is too coarse: three greetings have the same."""
+    """The timestamp is too coarse a clock: three greetings in a row share it."""
 
     def greet(self) -> None:
         self.say(f"+OK <{next(self.stamps) // 3}@example.com>")
@@ -66,7 +66,7 @@ class CoarseClock(Honest):
 
 @broken("unknown-accepted", "unknown-command", "unknown-transaction", sees="+OK to XYZW")
 class Yes(Honest):
-    """An unknown command is answered by +OK."""
+    """An unknown command is answered with +OK."""
 
     def do_xyzw(self) -> None:
         self.ok()
@@ -90,10 +90,10 @@ class Touchy(Honest):
     "bad-commands-accepted",
     "bad-commands",
     status="warn",
-    sees="+OK to everything after nine commands",
+    sees="+OK to everything from the tenth command on",
 )
 class Tires(Honest):
-    """After some commands it answers +OK to anything."""
+    """After nine commands, anything is answered with +OK."""
 
     count = 0
 
@@ -127,17 +127,17 @@ class NeverCloses(Honest):
         self.ok()
 
 
-@broken("noop-before-login", "state-authorization", sees="+OK to NOOP before the login")
+@broken("noop-before-login", "state-authorization", sees="+OK to NOOP before login")
 class EarlyNoop(Honest):
-    """NOOP is obeyed before the login."""
+    """NOOP is obeyed before login."""
 
     def refuses(self, verb: str, refused: frozenset[str]) -> bool:
         return verb in refused - {"noop"}
 
 
-@broken("segment-is-command", "segments", sees="-ERR to a command that comes in two segments")
+@broken("segment-is-command", "segments", sees="-ERR to a command that is sent in two segments")
 class SegmentIsCommand(Honest):
-    """What comes in one segment is taken for one command."""
+    """Whatever comes in one segment is taken for one command."""
 
     def read(self) -> str | None:
         return self.receive().rstrip(b"\r\n").decode("latin-1") or None
@@ -186,10 +186,10 @@ class CutsLines(SmallBuffer):
     "endless-line",
     status="warn",
     silent=True,
-    sees="no reply and no end, however much is sent without a line end",
+    sees="no reply, however much is sent without a line end",
 )
 class TakesAll(Honest):
-    """All octets of a line are kept until its end comes: memory is the client's to use up."""
+    """A line is kept until its end comes: a client can use up all memory."""
 
     def read(self) -> str | None:
         parts = [self.buffer]
@@ -268,7 +268,7 @@ class EndsPasswordAtNul(Nul):
 
 @broken("nul-ends-name", "nul", sees="a login as luke after USER luke<NUL>x")
 class EndsNameAtNul(Nul):
-    """A user's name ends at NUL."""
+    """A user name ends at NUL."""
 
     def mend(self, line: str) -> str:
         return line.partition("\0")[0] if line.upper().startswith("USER ") else line
@@ -331,7 +331,7 @@ class PassAlone(Honest):
 
 @broken("pass-after-failure", "pass-after-failure", sees="-ERR to one PASS, +OK to the next")
 class RemembersUser(Honest):
-    """After a PASS that failed, the name still counts: passwords are tried at twice the pace."""
+    """After a failed PASS the name still counts, so guessing passwords is twice as fast."""
 
     def do_pass(self, password: str) -> None:
         name = self.name
@@ -362,7 +362,7 @@ class OpenDoor(Honest):
     sees="another reply for an unknown name than for a wrong password",
 )
 class TellsNames(Honest):
-    """The refusal of a login tells whether the name exists."""
+    """The refusal of a login says whether the user exists."""
 
     def enter(self, name: str, password: str) -> None:
         if name != USER:

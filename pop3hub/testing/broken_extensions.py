@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @broken("stls-greets-again", "stls", tls=True, sees="a second greeting after the handshake")
 class GreetsAgain(Honest):
-    """The server greets once more when TLS has started."""
+    """The server greets again once TLS is active."""
 
     def do_stls(self) -> None:
         super().do_stls()
@@ -28,10 +28,10 @@ class GreetsAgain(Honest):
     "stls-keeps-buffer",
     "stls-injection",
     tls=True,
-    sees="a reply inside TLS to a command that came in the clear behind STLS",
+    sees="a reply inside TLS to a command sent in the clear",
 )
 class KeepsClearText(Honest):
-    """What came in the clear behind STLS is obeyed after the handshake (CVE-2011-0411)."""
+    """Commands sent in the clear after STLS are executed inside TLS (CVE-2011-0411)."""
 
     def kept(self) -> bytes:
         return self.buffer
@@ -67,7 +67,7 @@ class StlsInTls(Honest):
     "stls-forgets-user",
     status="warn",
     tls=True,
-    sees="+OK to PASS after STLS, USER having been sent before it",
+    sees="+OK to PASS after STLS, where USER came before it",
 )
 class KeepsName(Honest):
     """The name that was given before STLS counts after it."""
@@ -87,7 +87,7 @@ class AnyMechanism(Honest):
         super().do_auth("PLAIN")
 
 
-@broken("auth-challenge-bare", "auth-challenge", sees="'+' without a space as empty challenge")
+@broken("auth-challenge-bare", "auth-challenge", sees="'+' without a space as the empty challenge")
 class NoSpace(Honest):
     """The empty challenge has no space."""
 
@@ -105,9 +105,9 @@ class NoCancel(Honest):
         self.ok()
 
 
-@broken("auth-loose-base64", "auth-base64", sees="another challenge to a response like '!!!!'")
+@broken("auth-loose-base64", "auth-base64", sees="another challenge in reply to '!!!!'")
 class LooseBase64(Honest):
-    """What is not base64 is left out of a response."""
+    """Octets that are not base64 are ignored in a response."""
 
     def do_auth(self, mechanism: str) -> None:
         self.challenge()
@@ -120,7 +120,7 @@ class LooseBase64(Honest):
 
 @broken("lang-list-colon", "lang-list", sees="'en: English' in the list of languages")
 class ColonListing(Honest):
-    """LANG lists tags with a colon behind them."""
+    """LANG lists tags followed by a colon."""
 
     def do_lang(self, tag: str | None = None) -> None:
         if tag is None:

@@ -53,7 +53,7 @@ class LongReply(Honest):
 
 @broken("reply-not-ascii", "ascii", said_in=SAID, sees="-ERR né, without LANG or UTF8")
 class Accents(Honest):
-    """A reply is in UTF-8, which nobody asked for."""
+    """A reply is in UTF-8, though the client did not ask for it."""
 
     def err(self, text: str = "no") -> None:  # noqa: ARG002
         super().err("né")
@@ -81,7 +81,9 @@ class BracketsUnannounced(Brackets):
         return [tag for tag in super().capa() if tag != "RESP-CODES"]
 
 
-@broken("code-unregistered", "response-code-registered", status="warn", said_in=SAID, sees="[NOPE]")
+@broken(
+    "code-unregistered", "response-code-registered", status="warn", said_in=SAID, sees="-ERR [NOPE]"
+)
 class OwnCode(Honest):
     """A response code is not registered."""
 

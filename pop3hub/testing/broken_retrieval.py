@@ -10,7 +10,7 @@ from pop3hub.testing.faults import broken
 from pop3hub.testing.honest import Honest
 
 
-@broken("size-counts-lf", "retr-size", sees="fewer octets in LIST than come by RETR")
+@broken("size-counts-lf", "retr-size", sees="fewer octets in LIST than RETR sends")
 class CountsLf(Honest):
     """LIST counts a line end as one octet."""
 
@@ -18,9 +18,9 @@ class CountsLf(Honest):
         return super().size(uid) - self.server.drop[uid].count(b"\r\n")
 
 
-@broken("size-counts-stuffing", "retr-size", sees="an octet too many in LIST for each stuffed dot")
+@broken("size-counts-stuffing", "retr-size", sees="one octet too many in LIST for each stuffed dot")
 class CountsStuffing(Honest):
-    """LIST counts the dots that are added to lines that begin with one."""
+    """LIST counts the dots that dot-stuffing adds."""
 
     def size(self, uid: str) -> int:
         return sum(len(self.stuff(line)) + 2 for line in self.lines(uid))
@@ -30,7 +30,7 @@ class CountsStuffing(Honest):
     "size-of-utf8",
     "retr-size",
     status="warn",
-    sees="a longer message by RETR than LIST says, without UTF8",
+    sees="a longer message than LIST says, without UTF8",
 )
 class Utf8Sizes(Honest):
     """LIST has the sizes of UTF-8 mode in any mode."""
@@ -43,7 +43,12 @@ class Utf8Sizes(Honest):
         return len(self.server.drop[uid])
 
 
-@broken("size-without-last-line-end", "retr-size", status="warn", sees="two octets more by RETR")
+@broken(
+    "size-without-last-line-end",
+    "retr-size",
+    status="warn",
+    sees="two octets more by RETR than LIST says",
+)
 class NoFinalLine(Honest):
     """LIST does not count the last line end."""
 
@@ -51,31 +56,39 @@ class NoFinalLine(Honest):
         return super().size(uid) - 2
 
 
-@broken("dot-unstuffed", "dot-stuffing", sees="a line '.hidden' as it is, or a message cut at '.'")
+@broken(
+    "dot-unstuffed",
+    "dot-stuffing",
+    sees="'.hidden' with one dot, and a message that ends at a line of one dot",
+)
 class StuffsNothing(Honest):
-    """Lines that begin with a dot have no dot put in front."""
+    """Lines that begin with a dot are sent without a second dot."""
 
     def stuff(self, line: bytes) -> bytes:
         return line
 
 
-@broken("dot-stuffed-alone", "dot-stuffing", sees="a line '.hidden' as it is")
+@broken("dot-stuffed-alone", "dot-stuffing", sees="'.hidden' with one dot")
 class StuffsLoneDots(Honest):
-    """A dot is put in front of a lone dot only."""
+    """Only a line of one dot gets a second dot."""
 
     def stuff(self, line: bytes) -> bytes:
         return b".." if line == b"." else line
 
 
-@broken("dot-lone-unstuffed", "dot-stuffing", sees="the end of a message at a line of one dot")
+@broken(
+    "dot-lone-unstuffed",
+    "dot-stuffing",
+    sees="a message that ends too early, and its rest as replies",
+)
 class StuffsNoLoneDot(Honest):
-    """A line of one dot has none put in front: it ends the message."""
+    """A line of one dot is sent as it is, which ends the message."""
 
     def stuff(self, line: bytes) -> bytes:
         return line if line == b"." else super().stuff(line)
 
 
-@broken("top-zero-is-all", "top-headers", sees="the whole message to TOP n 0")
+@broken("top-zero-is-all", "top-headers", sees="the whole message in reply to TOP n 0")
 class TopZeroIsAll(Honest):
     """TOP with 0 lines sends the body too."""
 
@@ -83,7 +96,7 @@ class TopZeroIsAll(Honest):
         return super().end(lines, count) if count else len(lines)
 
 
-@broken("top-counts-headers", "top-lines", sees="no body to TOP n 2")
+@broken("top-counts-headers", "top-lines", sees="no body in reply to TOP n 2")
 class CountsHeaders(Honest):
     """TOP counts the lines of the headers too."""
 
@@ -91,7 +104,7 @@ class CountsHeaders(Honest):
         return count or super().end(lines, 0)
 
 
-@broken("top-cut", "top-whole", sees="three lines of body to TOP n 99999999")
+@broken("top-cut", "top-whole", sees="three lines of body in reply to TOP n 99999999")
 class ShortTop(Honest):
     """TOP sends three lines of the body at most."""
 
@@ -99,7 +112,7 @@ class ShortTop(Honest):
         return super().end(lines, min(count, 3))
 
 
-@broken("headers-in-utf8", "utf8-surrogate", sees="UTF-8 in headers, without UTF8")
+@broken("headers-in-utf8", "utf8-surrogate", sees="UTF-8 in all headers, without UTF8")
 class RawHeaders(Honest):
     """Every message has a header in UTF-8, in any mode."""
 
@@ -107,7 +120,7 @@ class RawHeaders(Honest):
         return ["Subject: ž".encode(), *super().lines(uid)]
 
 
-@broken("headers-as-stored", "utf8-surrogate", sees="UTF-8 in headers that have it, without UTF8")
+@broken("headers-as-stored", "utf8-surrogate", sees="UTF-8 in some headers, without UTF8")
 class NoSurrogate(Honest):
     """A header in UTF-8 is sent as it is stored, in any mode."""
 

@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 # The state
 
 
-@broken("user-after-login", "state-transaction", sees="+OK to USER after the login")
+@broken("user-after-login", "state-transaction", sees="+OK to USER after login")
 class UserAgain(Honest):
-    """USER is accepted after the login."""
+    """USER is accepted after login."""
 
     def refuses(self, verb: str, refused: frozenset[str]) -> bool:
         return verb in refused - {"user"}
@@ -31,9 +31,9 @@ class NoNoop(Honest):
         self.err()
 
 
-@broken("capa-drops-sasl", "capa-both-states", sees="SASL in CAPA before the login only")
+@broken("capa-drops-sasl", "capa-both-states", sees="SASL in CAPA before login only")
 class DropsSasl(Honest):
-    """SASL is not announced after the login."""
+    """SASL is not announced after login."""
 
     def capa(self) -> Sequence[str]:
         return [t for t in super().capa() if not (self.user and t.startswith("SASL"))]
@@ -42,10 +42,10 @@ class DropsSasl(Honest):
 @broken(
     "capa-shrinks-sasl",
     "capa-both-states",
-    sees="SASL PLAIN in CAPA before the login, SASL alone after it",
+    sees="SASL PLAIN in CAPA before login, SASL alone after it",
 )
 class ShrinksSasl(Honest):
-    """SASL is announced without mechanisms after the login."""
+    """SASL is announced without mechanisms after login."""
 
     def capa(self) -> Sequence[str]:
         return [t.partition(" ")[0] if self.user else t for t in super().capa()]
@@ -53,7 +53,7 @@ class ShrinksSasl(Honest):
 
 @broken("capa-late-top", "capa-before-login", status="warn", sees="TOP in CAPA after login only")
 class LateTop(Honest):
-    """TOP is announced after the login only."""
+    """TOP is announced after login only."""
 
     def capa(self) -> Sequence[str]:
         return [t for t in super().capa() if self.user or t != "TOP"]
@@ -61,7 +61,7 @@ class LateTop(Honest):
 
 @broken("stls-announced-after-login", "capa-stls", status="warn", sees="STLS in CAPA after login")
 class StlsInside(Honest):
-    """STLS is announced after the login, where it is refused."""
+    """STLS is announced after login, where it is refused."""
 
     def capa(self) -> Sequence[str]:
         return [*super().capa(), "STLS"] if self.user else super().capa()
@@ -80,13 +80,13 @@ class WordyStat(Honest):
 
 @broken("stat-more", "stat", status="warn", sees="+OK 3 300 octets")
 class ChattyStat(Honest):
-    """STAT has more behind the octets, which is discouraged."""
+    """STAT has text after the octets, which is discouraged."""
 
     def do_stat(self) -> None:
         self.ok("3 300 octets")
 
 
-@broken("stat-octets", "stat-octets", status="warn", sees="an octet in STAT, hundreds in LIST")
+@broken("stat-octets", "stat-octets", status="warn", sees="1 octet in STAT, hundreds in LIST")
 class RoughStat(Honest):
     """STAT's octets are not the sum of LIST's sizes."""
 
@@ -130,7 +130,7 @@ class WordyList(OneListing):
 
 @broken("list-one-more", "list-one", status="warn", sees="+OK 1 79 octets")
 class ChattyList(OneListing):
-    """LIST with a number has more behind the size, which is discouraged."""
+    """LIST with a number has text after the size, which is discouraged."""
 
     def one(self, number: int, size: int) -> str:
         return f"{number} {size} octets"
@@ -138,7 +138,7 @@ class ChattyList(OneListing):
 
 @broken("list-one-estimate", "list-one", status="warn", sees="other sizes in LIST n than in LIST")
 class RoughSizes(OneListing):
-    """LIST with a number has another size than LIST alone: with UTF8, only a SHOULD."""
+    """LIST with a number has another size than LIST; where UTF8 is announced, a SHOULD."""
 
     def one(self, number: int, size: int) -> str:
         return f"{number} {size + 20}"
@@ -146,12 +146,12 @@ class RoughSizes(OneListing):
 
 @broken("list-one-wrong", "list-one", sees="other sizes in LIST n than in LIST, without UTF8")
 class OtherSizes(RoughSizes):
-    """LIST with a number has another size than LIST alone."""
+    """LIST with a number has another size than LIST."""
 
     CAPA = tuple(tag for tag in Honest.CAPA if tag != "UTF8")
 
 
-@broken("number-zero", "numbers", sees="the first message as number 0")
+@broken("number-zero", "numbers", sees="the first message in reply to RETR 0")
 class Zero(Honest):
     """Message 0 is the first message."""
 
@@ -161,13 +161,13 @@ class Zero(Honest):
 
 @broken("number-loose", "numbers", sees="+OK to LIST 1x")
 class LooseNumbers(Honest):
-    """What follows the digits of a number is not looked at."""
+    """Whatever follows the digits of a number is ignored."""
 
     def number(self, text: str) -> tuple[int, str]:
         return super().number(re.sub(r"(?<=[0-9])[^0-9].*", "", text))
 
 
-@broken("top-without-number", "numbers", sees="the first message to TOP alone")
+@broken("top-without-number", "numbers", sees="the first message in reply to TOP without arguments")
 class TopAlone(Honest):
     """TOP is accepted without arguments."""
 
@@ -218,7 +218,7 @@ class OtherUid(Honest):
             self.ok(f"{number} other")
 
 
-@broken("uid-of-session", "uidl-persistent", sees="all messages as new in each session")
+@broken("uid-of-session", "uidl-persistent", sees="all messages as new, in each session")
 class SessionUids(Honest):
     """Unique-ids change from session to session."""
 
@@ -242,7 +242,7 @@ class DeleAgain(Honest):
         super().do_dele(number)
 
 
-@broken("deleted-retrieved", "deleted-refused", sees="a deleted message to RETR")
+@broken("deleted-retrieved", "deleted-refused", sees="a deleted message in reply to RETR")
 class RetrDeleted(Honest):
     """RETR sends messages that are marked as deleted."""
 
@@ -262,7 +262,7 @@ class ListsDeleted(Honest):
 
 @broken("deleted-renumbers", "deleted-unlisted", sees="other numbers in LIST after DELE")
 class Renumbers(Honest):
-    """DELE gives the messages behind it new numbers."""
+    """After DELE the messages that follow get new numbers."""
 
     def present(self) -> list[tuple[int, str]]:
         return list(enumerate((uid for uid in self.uids if uid not in self.marked), 1))
@@ -276,7 +276,7 @@ class NoRset(Honest):
         self.ok()
 
 
-@broken("drop-deletes", "drop-keeps", sees="mail gone after a connection that was lost")
+@broken("drop-deletes", "drop-keeps", sees="mail gone after a lost connection")
 class DeletesOnDrop(Honest):
     """A lost connection deletes what was marked."""
 

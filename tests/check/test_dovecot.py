@@ -114,8 +114,10 @@ def answers(port):
 
 
 @pytest.fixture
-def dovecot():
+def dovecot(request):
     """Start Dovecot with a mailbox of hard messages; yields its folder and ports.
+
+    An indirect parameter is more configuration.
 
     The folder is not pytest's: Dovecot's other users must get in, and its socket paths be short.
     """
@@ -140,7 +142,8 @@ def dovecot():
             capture_output=True,
         )
         ports = free_ports(2)
-        (folder / "dovecot.conf").write_text(configuration(folder, *ports))
+        more = getattr(request, "param", "")
+        (folder / "dovecot.conf").write_text(configuration(folder, *ports) + more)
         server = subprocess.Popen([DOVECOT, "-F", "-c", folder / "dovecot.conf"])
         try:
             deadline = time.monotonic() + 20
@@ -204,3 +207,23 @@ def test_dovecot_passes_all_scratch_checks_but_that_of_nul(dovecot):
     found = {r.name: r.status for r in results if r.status != "ok"}
     assert {"nul": "FAIL"} == found, results  # it cuts a command at NUL: NOOP<NUL>x is NOOP
     assert len(MESSAGES) - 1 == len(list((folder / "mail").glob("[cn]*/*")))
+
+
+@pytest.mark.parametrize("dovecot", ["pop3_lock_session = yes\n"], indirect=True)
+def test_a_lock_that_dovecot_waits_for_is_waited_for(dovecot):
+    """It answers the second login after some 10 s."""
+    folder, pop3, _ = dovecot
+    target = Target(
+        host="127.0.0.1",
+        port=pop3,
+        security="stls",
+        context=ssl.create_default_context(cafile=folder / "cert.pem"),
+        user=USER,
+        password=PASSWORD,
+        timeout=3.0,
+    )
+
+    (result,) = run_checks(target, only={"second-session"})
+
+    assert ("ok", "refused with [IN-USE]") == (result.status, result.note), result
+    assert result.seconds > target.timeout

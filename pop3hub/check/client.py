@@ -161,8 +161,9 @@ class Client:
     def pour(self, chunk: bytes, limit: int) -> tuple[int, str]:
         """Send `chunk` again and again until something happens; return how many octets, and what.
 
-        What: "answered" (then `read_reply`), "closed", "stopped" (nothing was taken for `timeout`
-        seconds), "slow" (ten times as long was too short for it), or "taken": all `limit` octets.
+        What: "answered" (then `read_reply`), "closed", "not read any further" (nothing was taken
+        for `timeout` seconds), "slow" (ten times as long was too short for it), or "taken": all
+        `limit` octets.
         """
         assert self._socket is not None  # noqa: S101  # a programmer's mistake
         deadline = time.monotonic() + 10 * self.timeout
@@ -173,7 +174,7 @@ class Client:
             try:
                 self._socket.sendall(chunk)
             except TimeoutError:
-                return total, self._arrived() or "stopped"
+                return total, self._arrived() or "not read any further"
             except OSError:
                 return total, self._arrived() or "closed"
             total += len(chunk)

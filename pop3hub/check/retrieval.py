@@ -14,6 +14,8 @@ from pop3hub.check.outcomes import Failure, Remark, Skip, refuse
 from pop3hub.check.rules import MUST, Checks
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pop3hub.check.client import Reply
     from pop3hub.check.probe import Probe
 
@@ -83,7 +85,7 @@ def top_lines(probe: Probe) -> str:
 @CHECKS.add("top-whole", "RFC 1939 s7 TOP", MUST, login=True, needs="TOP")
 def top_whole(probe: Probe) -> str:
     """TOP n 99999999 sends the whole message, as RETR does."""
-    return top(probe, 99999999, body=1)
+    return top(probe, 99999999, body=1, wanted=stuffed)
 
 
 @CHECKS.add("utf8-surrogate", "RFC 6856 s2.1", MUST, login=True, needs="UTF8")
@@ -104,6 +106,8 @@ def utf8_surrogate(probe: Probe) -> str:
     probe.finish(client)
     if found is None:
         raise Skip("no message read has a header in UTF-8")
+    if probe.offers("TOP"):
+        judge(probe.session().ask(f"TOP {found} 0", multi=True))
     without = probe.message(found)
     if without is None:
         return f"message {found} is refused with [UTF8]"
@@ -162,14 +166,22 @@ def blank(reply: Reply) -> int:
     return body.index(b"") if b"" in body else len(body)
 
 
-def top(probe: Probe, lines: int, *, body: int) -> str:
-    """Compare TOP with what RETR sends, until a message has `body` lines below its headers."""
+def top(
+    probe: Probe, lines: int, *, body: int, wanted: Callable[[Reply], bool] | None = None
+) -> str:
+    """Compare TOP with what RETR sends, until a message has `body` lines below its headers.
+
+    It must be one that is `wanted` too, but without such a one the rule is not skipped.
+    """
 
     def long(reply: Reply) -> bool:
         return len(reply.body) - blank(reply) - 1 >= body
 
+    def enough(reply: Reply) -> bool:
+        return long(reply) and (wanted is None or wanted(reply))
+
     compared, seen = 0, False
-    for number, whole in probe.messages(long):
+    for number, whole in probe.messages(enough):
         end = blank(whole)
         expected = whole.body[: end + 1 + lines]
         reply = probe.session().ask(f"TOP {number} {lines}", multi=True)

@@ -3,6 +3,7 @@
 # ruff: noqa: D401  # a check's docstring states the rule, as the report prints it
 from __future__ import annotations
 
+import base64
 import secrets
 from typing import TYPE_CHECKING
 
@@ -133,7 +134,18 @@ def bad_commands(probe: Probe) -> str:
 @CHECKS.add("endless-line", "RFC 2449 s4", POLICY, scratch=True)
 def endless_line(probe: Probe) -> str:
     """A line without an end is refused, or not read any further: memory use is bounded."""
-    client = probe.secure()
+    notes = [f"before login: {pour(probe.secure())}"]
+    if can_auth_plain(probe):
+        client = probe.secure()
+        if client.ask("AUTH PLAIN").line.startswith(b"+ "):
+            notes.append(f"in AUTH: {pour(client)}")
+    notes.append(f"after login: {pour(probe.session())}")
+    probe.drop_session()
+    return "; ".join(notes)
+
+
+def pour(client: Client) -> str:
+    """Send a line without an end, and say what the server did about it."""
     total, happened = client.pour(b"x" * CHUNK, ENDLESS_LINE)
     size = f"{total // 1024:,} KiB"
     sent = f"{size} without a line end".encode()
@@ -148,9 +160,12 @@ def endless_line(probe: Probe) -> str:
             expected="-ERR, or a closed connection, or that the server stops reading",
             came=b"no reply, and all of it was read",
         )
-    if happened == "closed":
-        return f"the connection is closed within {size}"
-    return f"the server stops reading within {size}"
+    return f"{happened} within {size}"
+
+
+def can_auth_plain(probe: Probe) -> bool:
+    """Tell whether AUTH PLAIN is announced."""
+    return "PLAIN" in probe.capabilities().get("SASL", "").upper().split()
 
 
 def nul_refused(commands: Sequence[bytes], start: Callable[[], Client]) -> int:
@@ -174,15 +189,23 @@ def nul_in_login(probe: Probe) -> None:
     """Check that nobody logs in by a name or a password with a NUL octet in it."""
     probe.another_login()
     name, password = (probe.target.user or "").encode(), (probe.target.password or "").encode()
-    for user, secret, shown in (
-        (name + b"\0x", password, "PASS ***, after a USER with NUL"),
-        (name, password + b"\0x", "PASS *** with NUL behind it"),
-        (name, password[:1] + b"\0" + password[1:], "PASS *** with NUL in it"),
-    ):
+    plain = base64.b64encode(b"\0%s\0%s" % (name, password))
+    attempts = [
+        (b"USER " + name + b"\0x", b"PASS " + password, "PASS ***, after a USER with NUL"),
+        (b"USER " + name, b"PASS " + password + b"\0x", "PASS *** with NUL behind it"),
+        (
+            b"USER " + name,
+            b"PASS " + password[:1] + b"\0" + password[1:],
+            "PASS *** with NUL in it",
+        ),
+    ]
+    if can_auth_plain(probe):
+        attempts.append((b"AUTH PLAIN", plain + b"\0", "*** with NUL behind it, after AUTH PLAIN"))
+    for first, second, shown in attempts:
         client = probe.secure()
         try:
-            if client.ask(b"USER " + user).ok:
-                reply = probe.ask_to_log_in(client, b"PASS " + secret, shown=shown)
+            if not client.ask(first).err:
+                reply = probe.ask_to_log_in(client, second, shown=shown)
                 refuse_login(reply, "no user has that name and password")
         except NoReply as exc:
             if not exc.closed:

@@ -202,6 +202,20 @@ class TakesAll(Honest):
 
 
 @broken(
+    "line-without-limit-after-login",
+    "endless-line",
+    status="warn",
+    silent=True,
+    sees="no reply after login, however much is sent without a line end",
+)
+class TakesAllInside(TakesAll):
+    """A line is kept until its end comes, once somebody has logged in."""
+
+    def read(self) -> str | None:
+        return super().read() if self.user else Honest.read(self)
+
+
+@broken(
     "line-without-end-obeyed",
     "endless-line",
     status="warn",

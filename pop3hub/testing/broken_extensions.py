@@ -115,6 +115,42 @@ class LooseBase64(Honest):
         self.challenge()
 
 
+@broken(
+    "auth-line-without-limit",
+    "endless-line",
+    status="warn",
+    silent=True,
+    sees="no reply in AUTH, however much is sent without a line end",
+)
+class TakesAllInAuth(Honest):
+    """The response to a challenge is kept until its end comes."""
+
+    def do_auth(self, mechanism: str) -> None:
+        self.challenge()
+        line = bytearray()
+        while b"\n" not in line[-1:] and (chunk := self.receive()):
+            line += chunk
+        self.err("cancelled")
+
+
+@broken("nul-ends-response", "nul", sees="+OK to the right response to AUTH PLAIN and NUL")
+class EndsResponseAtNul(Honest):
+    """The response to a challenge ends at NUL."""
+
+    challenged = False
+
+    def challenge(self) -> None:
+        super().challenge()
+        self.challenged = True
+
+    def read(self) -> str | None:
+        line = super().read()
+        if line and self.challenged:
+            self.challenged = False
+            return line.partition("\0")[0]
+        return line
+
+
 # LANG and UTF8
 
 

@@ -112,6 +112,23 @@ class ShortTop(Honest):
         return super().end(lines, min(count, 3))
 
 
+@broken("top-unstuffed", "top-whole", sees="'.hidden' with one dot in reply to TOP")
+class TopUnstuffed(Honest):
+    """TOP sends lines that begin with a dot as they are; RETR does not."""
+
+    def setup(self) -> None:
+        super().setup()
+        self.topping = False
+
+    def do_top(self, number: str, count: str) -> None:
+        self.topping = True
+        super().do_top(number, count)
+        self.topping = False
+
+    def stuff(self, line: bytes) -> bytes:
+        return line if self.topping and line != b"." else super().stuff(line)
+
+
 @broken("headers-in-utf8", "utf8-surrogate", sees="UTF-8 in all headers, without UTF8")
 class RawHeaders(Honest):
     """Every message has a header in UTF-8, in any mode."""
@@ -126,3 +143,13 @@ class NoSurrogate(Honest):
 
     def lines(self, uid: str) -> list[bytes]:
         return self.server.drop[uid].split(b"\r\n")[:-1]
+
+
+@broken("top-headers-as-stored", "utf8-surrogate", sees="UTF-8 in reply to TOP, without UTF8")
+class TopNoSurrogate(Honest):
+    """TOP sends a header in UTF-8 as it is stored, in any mode; RETR does not."""
+
+    def do_top(self, number: str, count: str) -> None:
+        utf8, self.utf8 = self.utf8, True
+        super().do_top(number, count)
+        self.utf8 = utf8

@@ -4,10 +4,8 @@ import contextlib
 import itertools
 import json
 import re
-import shutil
 import socket
 import ssl
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -18,41 +16,6 @@ from pop3hub.cli.check import check as command
 from pop3hub.cli.check import parse_address
 from pop3hub.testing import BrokenServer, HonestServer, catalogue
 from pop3hub.testing.honest import MESSAGES, PASSWORD, USER, Honest
-
-
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory):
-    if shutil.which("openssl") is None:
-        pytest.skip("needs openssl to make a certificate")
-    folder = tmp_path_factory.mktemp("tls")
-    subprocess.run(
-        [
-            *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"),
-            *(
-                "-nodes",
-                "-days",
-                "2",
-                "-out",
-                "cert.pem",
-                "-keyout",
-                "key.pem",
-                "-subj",
-                "/CN=test",
-            ),
-            *("-addext", "subjectAltName=IP:127.0.0.1"),
-        ],
-        cwd=folder,
-        check=True,
-        capture_output=True,
-    )
-    return folder / "cert.pem"
-
-
-@pytest.fixture
-def tls(certificate):
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(certificate, certificate.with_name("key.pem"))
-    return context
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """The checks that look for a feature, wait, or send without an end: what they see, and how far."""
 
 import re
+import ssl
 import threading
 import time
 
@@ -123,16 +124,28 @@ def test_a_message_refused_with_utf8_is_right():
 
 
 class StopsReading(Honest):
-    """Takes so much of a line, and reads no more until the client goes."""
+    """Reads so much of a line, and no more until the client goes."""
 
     def read(self):
-        self.receive()
-        self.server.stopped.wait(30)
+        while b"\n" not in self.buffer:
+            if len(self.buffer) > 10**5:
+                self.server.stopped.wait(30)
+                return None
+            chunk = self.receive()
+            if not chunk:
+                return None
+            self.buffer += chunk
+        return super().read()
 
 
 class Closes(Honest):
     def read(self):
-        self.receive()
+        while b"\n" not in self.buffer and len(self.buffer) < 10**5:
+            chunk = self.receive()
+            if not chunk:
+                return None
+            self.buffer += chunk
+        return super().read() if b"\n" in self.buffer else None
 
 
 class Discards(Honest):
@@ -145,14 +158,17 @@ class Discards(Honest):
         return "too long"
 
 
-def test_a_server_that_stops_reading_is_right():
-    with HonestServer(StopsReading) as server:
+@pytest.mark.parametrize("security", ["plain", "stls"])
+def test_a_server_that_stops_reading_is_right(certificate, tls, security):
+    with HonestServer(StopsReading, tls=tls) as server:
         server._server.stopped = threading.Event()
-        result = check(server, "endless-line", timeout=0.5)["endless-line"]
+        context = ssl.create_default_context(cafile=certificate)
+        facts = {"timeout": 0.5, "security": security, "context": context}
+        result = check(server, "endless-line", **facts)["endless-line"]
         server._server.stopped.set()
 
     assert "ok" == result.status, result
-    assert re.fullmatch(r"the server stops reading within [\d,]+ KiB", result.note)
+    assert 3 == len(re.findall(r"not read any further within [\d,]+ KiB", result.note))
 
 
 def test_a_server_that_closes_is_right():
@@ -160,7 +176,7 @@ def test_a_server_that_closes_is_right():
         result = check(server, "endless-line")["endless-line"]
 
     assert "ok" == result.status, result
-    assert result.note.startswith("the connection is closed within ")
+    assert result.note.startswith("before login: closed within ")
 
 
 def test_a_server_that_answers_is_right():
@@ -169,7 +185,10 @@ def test_a_server_that_answers_is_right():
 
     assert "ok" == result.status, result
     # The server closes as soon as it has answered: then the answer can be lost on its way.
-    assert re.match("refused within|the connection is closed within", result.note)
+    assert re.match("before login: (refused|closed) within", result.note)
+    assert ["before login", "in AUTH", "after login"] == [
+        part.partition(":")[0] for part in result.note.split("; ")
+    ]
 
 
 def test_a_server_that_takes_all_and_says_nothing_is_warned_about():

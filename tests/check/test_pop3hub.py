@@ -2,39 +2,12 @@
 
 import asyncio
 import ssl
-import subprocess
 
 import pytest
 
 from pop3hub import PopMessage, PopServer, PopUser
 from pop3hub.check import CHECKS, Target, run_checks
 from pop3hub.testing.honest import MESSAGES, PASSWORD, USER
-
-
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("tls")
-    subprocess.run(
-        [
-            *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"),
-            *(
-                "-nodes",
-                "-days",
-                "2",
-                "-out",
-                "cert.pem",
-                "-keyout",
-                "key.pem",
-                "-subj",
-                "/CN=test",
-            ),
-            *("-addext", "subjectAltName=IP:127.0.0.1"),
-        ],
-        cwd=folder,
-        check=True,
-        capture_output=True,
-    )
-    return folder / "cert.pem"
 
 
 class Store:

@@ -8,7 +8,7 @@ import time
 from typing import TYPE_CHECKING
 
 from pop3hub.check.client import NoReply
-from pop3hub.check.outcomes import Failure, Remark, Skip, refuse
+from pop3hub.check.outcomes import Failure, Remark, Skip, refuse, refuse_login
 from pop3hub.check.probe import TRANSIENT, end_in_sync
 from pop3hub.check.rules import MUST, POLICY, SHOULD, Checks
 
@@ -129,12 +129,12 @@ def pipelining(probe: Probe) -> None:
     """Commands in one segment are answered one by one, in order."""
     alone = probe.secure().ask("CAPA", multi=True)
     client = probe.secure()
-    client.send(b"CAPA\r\nXYZW\r\nCAPA\r\nQUIT\r\n")
-    for command, expected in ((b"CAPA", True), (b"XYZW", False), (b"CAPA", True), (b"QUIT", True)):
+    client.send(b"CAPA\r\nSTAT\r\nCAPA\r\nQUIT\r\n")
+    for command, expected in ((b"CAPA", True), (b"STAT", False), (b"CAPA", True), (b"QUIT", True)):
         reply = client.read_reply(multi=command == b"CAPA", sent=command + b"\r\n")
         if reply.ok != expected or (command == b"CAPA" and reply.lines != alone.lines):
             raise Failure(
-                sent=b"CAPA, XYZW, CAPA, QUIT in one segment",
+                sent=b"CAPA, STAT, CAPA, QUIT in one segment",
                 expected=f"the reply to {command.decode()} next, as when it is sent alone",
                 came=reply,
             )
@@ -206,7 +206,7 @@ def failed_login(probe: Probe) -> str | None:
     failed = probe.failed_login()
     if failed.password is None:
         return "USER refuses an unknown name, so names can be found out"
-    refuse(failed.password, "there is no such user")
+    refuse_login(failed.password, "there is no such user")
     return None
 
 
@@ -216,6 +216,8 @@ def auth_resp_code(probe: Probe) -> None:
     reply = probe.failed_login().password
     if reply is None:
         raise Skip("the name was refused at USER")
+    if reply.code in TRANSIENT:
+        raise Skip(f"try again later: {probe.target.show(reply.line)}")
     if reply.code is None or reply.code.partition(b"/")[0] != b"AUTH":
         raise Failure(sent=reply, expected="-ERR [AUTH]", came=reply)
 

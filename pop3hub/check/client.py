@@ -219,6 +219,15 @@ class Client:
         self.send(octets + b"\r\n", shown=None if shown is None else shown.encode() + b"\r\n")
         return self.read_reply(multi=multi)
 
+    def say(self, command: str) -> Reply:
+        """Ask a command, and keep the reply out of the log: it may be something else."""
+        self.send(command.encode() + b"\r\n")
+        return Reply(sent=self.sent, line=self.read_line())
+
+    def lost(self) -> bool:
+        """Tell without waiting whether the server closed the connection."""
+        return self._socket is None or self._arrived() == "closed"
+
     def read_to_end(self) -> bytes:
         """Return all that comes until the server closes the connection."""
         deadline = time.monotonic() + self.timeout

@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 CHECKS = Checks()
 
 _LANGUAGE_ITEM = re.compile(rb"[A-Za-z]{1,8}(?:-[A-Za-z0-9]{1,8})*(?: .+)?\r\n")
-_LANGUAGE_CHANGED = re.compile(rb"\+OK ([A-Za-z]{1,8}(?:-[A-Za-z0-9]{1,8})*) ")
+_LANGUAGE_CHANGED = re.compile(rb"\+OK ([A-Z]{1,8}(?:-[A-Z0-9]{1,8})*) ", re.IGNORECASE)
 
 
 @CHECKS.add("stls", "RFC 2595 s4", MUST)
 def stls(probe: Probe) -> None:
     """STLS starts TLS after its +OK; CAPA works again, and there is no second greeting."""
-    client = start_tls(probe, b"STLS\r\n")
-    refuse(client.ask("XYZW"), "unknown command, and no second greeting")
+    client = start_tls(probe)
+    refuse(client.ask("STAT"), "not logged in, and no second greeting")
     reply = client.ask("CAPA", multi=True)
     if reply.lines is None:
         raise Failure(sent=reply, expected="a list of capabilities", came=reply)
@@ -37,9 +37,12 @@ def stls(probe: Probe) -> None:
 def stls_injection(probe: Probe) -> str | None:
     """Commands sent in the clear after STLS are not executed inside TLS."""
     try:
-        client = start_tls(probe, b"STLS\r\nCAPA\r\n")
-        reply = client.ask("XYZW")
-        refuse(reply, "unknown command; this answers the CAPA that was sent before TLS")
+        client = clear(probe)
+        client.send(b"STLS\r\nCAPA\r\n")
+        if client.read_reply().err:
+            return "STLS is refused when more follows it, which is safe"
+        handshake(client)
+        refuse(client.ask("STAT"), "not logged in; this answers the CAPA that was sent before TLS")
         end_in_sync(client)
     except (NoReply, OSError):
         return "the connection is closed, which is safe"
@@ -51,7 +54,7 @@ def stls_twice(probe: Probe) -> None:
     """STLS is refused when TLS is active."""
     client = probe.secure()
     if not client.encrypted:
-        client = start_tls(probe, b"STLS\r\n")
+        client = start_tls(probe)
     refuse(client.ask("STLS"), "TLS is active")
 
 
@@ -60,7 +63,7 @@ def stls_announced(probe: Probe) -> None:
     """STLS is no longer announced once TLS is active."""
     client = probe.secure()
     if not client.encrypted:
-        client = start_tls(probe, b"STLS\r\n")
+        client = start_tls(probe)
     reply = client.ask("CAPA", multi=True)
     if "STLS" in capabilities(reply):
         raise Failure(sent=reply, expected="no STLS", came=b"STLS")
@@ -73,7 +76,7 @@ def stls_forgets_user(probe: Probe) -> None:
     probe.another_login()
     if not client.ask(f"USER {target.user}").ok:
         raise Skip("USER is refused without TLS")
-    begin_tls(client, b"STLS\r\n")
+    begin_tls(client)
     reply = probe.ask_to_log_in(client, f"PASS {target.password}", shown="PASS ***")
     refuse_login(reply, "USER came before STLS")
 
@@ -171,19 +174,23 @@ def clear(probe: Probe) -> Client:
     return probe.connect()
 
 
-def start_tls(probe: Probe, octets: bytes) -> Client:
-    """Return a connection on which `octets`, STLS and perhaps more, were sent and TLS started."""
+def start_tls(probe: Probe) -> Client:
+    """Return a connection on which STLS was accepted and TLS started."""
     client = clear(probe)
-    begin_tls(client, octets)
+    begin_tls(client)
     return client
 
 
-def begin_tls(client: Client, octets: bytes) -> None:
-    """Send `octets` in one segment, read the answer to STLS, and do the handshake."""
-    client.send(octets)
-    reply = client.read_reply()
+def begin_tls(client: Client) -> None:
+    """Send STLS, and do the handshake."""
+    reply = client.ask("STLS")
     if not reply.ok:
         raise Failure(sent=reply, expected="+OK, since STLS is announced", came=reply)
+    handshake(client)
+
+
+def handshake(client: Client) -> None:
+    """Do the handshake after STLS was accepted."""
     try:
         client.handshake()
     except ssl.SSLCertVerificationError as exc:

@@ -21,6 +21,7 @@ MAX_RESPONSE = 512  # octets with CRLF (RFC 1939 s3)
 BURSTS, AT_ONCE = 4, 5  # how often, and how many connections are opened together
 
 _MSG_ID = re.compile(rb"<[^<>\s]+@[^<>\s]+>")
+_CHALLENGE = re.compile(rb"\+[ \r\n]")
 _STATUS = re.compile(rb"(?:\+OK|-ERR)(?=[ \r\n])", re.IGNORECASE)
 _BRACKET = re.compile(rb"(?:\+OK|-ERR) \[(.*)", re.IGNORECASE | re.DOTALL)
 _RESPONSE_CODE = re.compile(rb"([\x21-\x5c\x5e-\x7e]+)\]")
@@ -28,7 +29,7 @@ _RESPONSE_CODE = re.compile(rb"([\x21-\x5c\x5e-\x7e]+)\]")
 
 def single(probe: Probe) -> list[Exchange]:
     """Return all exchanges without the challenges of AUTH, which are not replies (RFC 5034)."""
-    return [said for said in probe.log if not said.line.startswith(b"+ ")]
+    return [said for said in probe.log if not _CHALLENGE.match(said.line)]
 
 
 @CHECKS.add("crlf", "RFC 1939 s3", MUST)

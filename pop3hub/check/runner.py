@@ -102,7 +102,7 @@ def run(check: Check, probe: Probe) -> tuple[Result, Unreachable | None]:
     bad = FAIL if check.level == MUST else WARN
     try:
         require(check, probe)
-        note = check.function(probe) or ""
+        note = attempt(check, probe) or ""
     except Skip as exc:
         status, note = SKIP, str(exc)
     except Remark as exc:
@@ -132,6 +132,22 @@ def run(check: Check, probe: Probe) -> tuple[Result, Unreachable | None]:
         seconds=round(time.monotonic() - start, 3),
     )
     return result, unreachable
+
+
+def attempt(check: Check, probe: Probe) -> str | None:
+    """Run a check's function, again if the shared session was closed for what an earlier one did.
+
+    A server may close the connection a moment after it has refused a bad command.
+    """
+    shared = probe.session_is_open()
+    try:
+        return check.function(probe)
+    except NoReply as exc:
+        if not exc.closed or not shared or probe.session_is_open():
+            raise
+    probe.drop_session()
+    probe.tidy()
+    return check.function(probe)
 
 
 def require(check: Check, probe: Probe) -> None:

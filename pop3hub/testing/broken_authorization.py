@@ -16,12 +16,13 @@ KEPT_AT_ONCE = 1024 * 1024  # octets
 # The greeting
 
 
-@broken("greeting-two-stamps", "greeting", sees="+OK <1@a> <2@a>")
+@broken("greeting-two-stamps", "greeting", sees="+OK <1@a> <1@b>")
 class TwoStamps(Honest):
     """The greeting has two timestamps."""
 
     def greet(self) -> None:
-        self.say("+OK <1@a> <2@a>")
+        number = next(self.stamps)
+        self.say(f"+OK <{number}@a> <{number}@b>")
 
 
 @broken("greeting-long", "greeting", sees="a greeting of 518 octets, where 512 are allowed")
@@ -90,19 +91,19 @@ class Touchy(Honest):
     "bad-commands-accepted",
     "bad-commands",
     status="warn",
-    sees="+OK to everything from the tenth command on",
+    sees="+OK to the tenth unknown command",
 )
 class Tires(Honest):
-    """After nine commands, anything is answered with +OK."""
+    """An unknown command is answered with +OK after nine of them."""
 
     count = 0
 
-    def run(self, line: str) -> None:
+    def do_xyzw(self) -> None:
         self.count += 1
         if self.count > 9:  # noqa: PLR2004
             self.ok()
         else:
-            super().run(line)
+            self.err()
 
 
 @broken("upper-case-only", "command-case", sees="-ERR to 'quit'")
@@ -315,12 +316,20 @@ class ListsCapa(Honest):
         return ["CAPA", *super().capa()]
 
 
-@broken("user-announced-refused", "capa-user", status="warn", sees="USER in CAPA, -ERR to USER")
+@broken(
+    "user-announced-refused",
+    "capa-user",
+    status="warn",
+    sees="USER in CAPA, -ERR to USER without TLS",
+)
 class RefusesUser(Honest):
-    """USER is announced where it is refused."""
+    """USER is announced without TLS, but refused."""
 
     def do_user(self, name: str) -> None:
-        self.err("TLS first")
+        if self.tls:
+            super().do_user(name)
+        else:
+            self.err("TLS first")
 
 
 # USER and PASS
@@ -340,7 +349,10 @@ class PassAlone(Honest):
     """PASS is accepted without USER."""
 
     def do_pass(self, password: str) -> None:
-        self.ok()
+        if self.name is None:
+            self.ok()
+        else:
+            super().do_pass(password)
 
 
 @broken("pass-after-failure", "pass-after-failure", sees="-ERR to one PASS, +OK to the next")
@@ -415,7 +427,7 @@ class NoInUse(Honest):
     """A locked maildrop is refused without [IN-USE]."""
 
     def enter(self, name: str, password: str) -> None:
-        if self.server.lock:
+        if self.server.lock and (name, password) == (USER, PASSWORD):
             self.err("[SYS/TEMP] busy")
         else:
             super().enter(name, password)

@@ -59,7 +59,7 @@ class StlsInTls(Honest):
     """STLS is announced when TLS is active."""
 
     def capa(self) -> Sequence[str]:
-        return [*super().capa(), "STLS"] if self.tls else super().capa()
+        return [*super().capa(), "STLS"] if self.tls and not self.user else super().capa()
 
 
 @broken(
@@ -99,9 +99,7 @@ class NoSpace(Honest):
 class NoCancel(Honest):
     """'*' does not cancel AUTH."""
 
-    def do_auth(self, mechanism: str) -> None:
-        self.challenge()
-        self.read()
+    def cancel(self) -> None:
         self.ok()
 
 
@@ -110,9 +108,17 @@ class LooseBase64(Honest):
     """Octets that are not base64 are ignored in a response."""
 
     def do_auth(self, mechanism: str) -> None:
+        if mechanism.upper() != "PLAIN":
+            self.err("unknown mechanism")
+            return
         self.challenge()
-        base64.b64decode(self.read() or "")
-        self.challenge()
+        line = self.read() or "*"
+        if line == "*":
+            self.cancel()
+        elif base64.b64decode(line).count(b"\0") < 2:  # noqa: PLR2004
+            self.challenge()
+        else:
+            self.err("wrong")
 
 
 @broken(
@@ -125,12 +131,12 @@ class LooseBase64(Honest):
 class TakesAllInAuth(Honest):
     """The response to a challenge is kept until its end comes."""
 
-    def do_auth(self, mechanism: str) -> None:
-        self.challenge()
+    def challenge(self) -> None:
+        super().challenge()
         line = bytearray()
-        while b"\n" not in line[-1:] and (chunk := self.receive()):
+        while not line.endswith(b"\n") and (chunk := self.receive()):
             line += chunk
-        self.err("cancelled")
+        self.buffer = bytes(line)
 
 
 @broken("nul-ends-response", "nul", sees="+OK to the right response to AUTH PLAIN and NUL")

@@ -51,20 +51,20 @@ class LongReply(Honest):
         super().err(text + "x" * 512)
 
 
-@broken("reply-not-ascii", "ascii", said_in=SAID, sees="-ERR né, without LANG or UTF8")
+@broken("reply-not-ascii", "ascii", said_in=SAID, sees="-ERR no, né, without LANG or UTF8")
 class Accents(Honest):
     """A reply is in UTF-8, though the client did not ask for it."""
 
-    def err(self, text: str = "no") -> None:  # noqa: ARG002
-        super().err("né")
+    def err(self, text: str = "no") -> None:
+        super().err(f"{text}, né")
 
 
 @broken("code-unclosed", "response-code-form", said_in=SAID, sees="-ERR [no idea")
 class Brackets(Honest):
     """A text begins with '[' and is not a response code."""
 
-    def err(self, text: str = "no") -> None:  # noqa: ARG002
-        super().err("[no idea")
+    def err(self, text: str = "no") -> None:
+        super().err(text if text.startswith("[") else "[no idea")
 
 
 @broken(
@@ -87,8 +87,8 @@ class BracketsUnannounced(Brackets):
 class OwnCode(Honest):
     """A response code is not registered."""
 
-    def err(self, text: str = "no") -> None:  # noqa: ARG002
-        super().err("[NOPE] no")
+    def err(self, text: str = "no") -> None:
+        super().err(text if text.startswith("[") else f"[NOPE] {text}")
 
 
 @broken(

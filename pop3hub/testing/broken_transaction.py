@@ -83,7 +83,8 @@ class ChattyStat(Honest):
     """STAT has text after the octets, which is discouraged."""
 
     def do_stat(self) -> None:
-        self.ok("3 300 octets")
+        sizes = [self.size(uid) for _, uid in self.present()]
+        self.ok(f"{len(sizes)} {sum(sizes)} octets")
 
 
 @broken("stat-octets", "stat-octets", status="warn", sees="1 octet in STAT, hundreds in LIST")
@@ -215,7 +216,7 @@ class OtherUid(Honest):
         if number is None:
             super().do_uidl()
         else:
-            self.ok(f"{number} other")
+            self.ok(f"{self.number(number)[0]} other")
 
 
 @broken("uid-of-session", "uidl-persistent", sees="all messages as new, in each session")

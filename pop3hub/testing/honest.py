@@ -234,10 +234,14 @@ class Honest(socketserver.BaseRequestHandler):
         self.challenge()
         line = self.read()
         if line is None or line == "*":
-            self.err("cancelled")
+            self.cancel()
             return
         _, name, password = base64.b64decode(line, validate=True).split(b"\0")
         self.enter(name.decode(), password.decode())
+
+    def cancel(self) -> None:
+        """Answer to '*'."""
+        self.err("cancelled")
 
     def challenge(self) -> None:
         """Ask for the response of PLAIN."""

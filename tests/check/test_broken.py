@@ -130,7 +130,7 @@ def test_it_is_imported_without_pytest():
         [sys.executable, "-W", "error", "-c", program], capture_output=True, text=True, check=False
     )
 
-    assert ("+OK <1@a> <2@a>", "") == (done.stdout.strip(), done.stderr)
+    assert ("+OK <0@a> <0@b>", "") == (done.stdout.strip(), done.stderr)
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: path.name)

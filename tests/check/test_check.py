@@ -125,6 +125,45 @@ def test_a_broken_server_fails_its_check(serve, target, fault, check):
     assert result.note or (result.expected and result.came)
 
 
+# A fault can break a second rule; everything else would be a false accusation.
+CONSEQUENCES = {
+    "greeting-long": {"response-length"},
+    "unknown-accepted": {"bad-commands"},
+    "quit-stays-open": {"quit-deletes"},
+    "segment-is-command": {"pipelining", "pipelining-login", "pipelining-transaction"},
+    "line-cut-at-128": {"line-too-long"},
+    "user-announced-refused": {"login"},
+    "pass-without-user": {"pass-after-failure", "stls-forgets-user"},
+    "login-open": {"pass-after-failure"},
+    "stls-greets-again": {"stls-injection", "stls-twice", "stls-forgets-user"},
+    "lang-list-colon": {"lang-case", "lang-tag"},
+    "lang-no-tag": {"lang-case"},
+    "lf": {"auth-challenge"},
+    "lf-in-message": {"capa", "lang-case", "lang-list", "lang-tag"},
+    "bracket-unannounced": {"response-code-announced"},
+    "dot-unstuffed": {"retr-size", "status", "top-whole"},
+    "dot-stuffed-alone": {"retr-size"},
+    "dot-lone-unstuffed": {"retr-size", "status", "top-whole"},
+    "list-hides-message": {"stat-octets", "uidl"},
+    "uid-of-session": {"drop-keeps", "quit-deletes"},
+}
+UNREADABLE = {"greeting-negative", "status-missing", "stat-words"}  # they break most rules
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "fault", [f for f in catalogue() if f.name not in UNREADABLE], ids=lambda fault: fault.name
+)
+def test_a_broken_server_is_accused_of_its_own_fault_only(serve, target, fault):
+    server = serve(fault.name)
+
+    timeout = 1.0 if fault.silent else 5.0
+    results = run_checks(target(server, scratch=True, timeout=timeout))
+
+    accused = {r.name for r in results if r.status in {"FAIL", "warn"}}
+    assert accused == set(fault.checks) | CONSEQUENCES.get(fault.name, set())
+
+
 def test_each_check_has_a_server_that_fails_it():
     assert {check.name for check in CHECKS} == {c for fault in catalogue() for c in fault.checks}
 

@@ -344,7 +344,7 @@ class _Listing:
             uid = self._replaced.get(key) or self._uid(found)
             if uid in self._seen:
                 uid = documents.digest_of(uid, found["_id"])
-                self._report("mongo.unique_id_replaced", found, self._store.schema.uid or "_id")
+                self._report(found, self._store.schema.uid or "_id")
                 replaced.append({"_id": found["_id"], "of": self._account.lease, "uid": uid})
             self._seen.add(uid)
             message_id = found["_id"]
@@ -359,7 +359,7 @@ class _Listing:
         field = self._store.schema.uid
         uid = documents.uid_of(value_at(found, field)) if field else ""
         if uid is None:
-            self._report("mongo.unique_id_replaced", found, field)
+            self._report(found, field)
         return uid or documents.uid_of(found["_id"]) or documents.digest_of(found["_id"])
 
     def _size(self, found: dict[str, Any]) -> int | None:
@@ -367,11 +367,19 @@ class _Listing:
         return documents.size_of(value_at(found, field)) if field else None
 
     def _skip(self, found: dict[str, Any], field: str) -> bool:
-        self._report("mongo.message_skipped", found, field)
+        self._report(found, field, skipped=True)
         return False
 
-    def _report(self, event: str, found: dict[str, Any], field: str) -> None:
+    def _report(self, found: dict[str, Any], field: str, *, skipped: bool = False) -> None:
         self._odd += 1
-        if self._odd <= NAMED:
-            document = repr(found["_id"])[:100]
-            self._log.error(event, user=self._user, document=document, field=field)
+        if self._odd > NAMED:
+            return
+        document = repr(found["_id"])[:100]
+        if skipped:
+            self._log.error(
+                "mongo.message_skipped", user=self._user, document=document, field=field
+            )
+        else:
+            self._log.error(
+                "mongo.unique_id_replaced", user=self._user, document=document, field=field
+            )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,7 @@ from pop3hub.errors import ConfigurationError
 from pop3hub.i18n.files import Report, check_file
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from pop3hub.i18n.language import Language
 
@@ -45,10 +46,9 @@ class Catalogue:
         Raises ConfigurationError: a directory has no language files, a file has errors, or the
         default isn't there.
         """
-        shipped = _shipped()
-        reference = _language(check_file(shipped / "en.toml", None))
-        languages: dict[str, Language] = {}
-        for directory in (shipped, *directories):
+        reference, languages = _read_shipped()
+        languages = dict(languages)
+        for directory in directories:
             paths = sorted(directory.glob("*.toml"))
             if not paths:
                 raise ConfigurationError(
@@ -79,6 +79,15 @@ class Catalogue:
                 return found
             subtags.pop()
         return None
+
+
+@cache
+def _read_shipped() -> tuple[Language, Mapping[str, Language]]:
+    """Return English, and our own languages by tag: read once for a process, since they stay."""
+    shipped = _shipped()
+    reference = _language(check_file(shipped / "en.toml", None))
+    found = (_language(check_file(path, reference)) for path in sorted(shipped.glob("*.toml")))
+    return reference, {language.tag: language for language in found}
 
 
 def _shipped() -> Path:

@@ -23,5 +23,7 @@ def __getattr__(name: str) -> Any:
     if name != "BackendContract":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     pytest = importlib.import_module("pytest")
-    pytest.register_assert_rewrite("pop3hub.testing.contract")
+    pytest.register_assert_rewrite(
+        *(f"pop3hub.testing.contract{part}" for part in ("", "_base", "_store"))
+    )
     return importlib.import_module("pop3hub.testing.contract").BackendContract

@@ -14,85 +14,27 @@ doesn't implement are skipped by name.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING
 
-import bcrypt
 import pytest
 
-from pop3hub.auth.users import PopUser
-from pop3hub.errors import MaildropNotEmpty, NoSuchUser, PopError, UniqueIdTaken
-from pop3hub.server.server import PopServer
+from pop3hub.testing.contract_base import conversation
+from pop3hub.testing.contract_store import StoreContract
 from pop3hub.testing.dialogue import Dialogue
 from pop3hub.testing.messages import HARD, SHORT, body, listing, on_the_wire
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+    from pop3hub.server.server import PopServer
+
+AT_ONCE = 40
+"""Sessions that are open at once: more than a pool of connections has."""
+PATIENCE = 5.0
+"""Seconds that a login may take meanwhile."""
 
 
-def store_of(server: PopServer) -> Any:
-    """Return what the backend can do; a test has asked `_needs` whether it can."""
-    return server.store
-
-
-def conversation(
-    test: Callable[[Any, PopServer], Awaitable[None]],
-) -> Callable[[Any, object, Mapping[str, Any]], None]:
-    """Make a test out of a coroutine: it gets a server that was started with the backend."""
-
-    def run(self: BackendContract, backend: object, options: Mapping[str, Any]) -> None:
-        async def within() -> None:
-            made = PopServer(
-                backend=backend, options=options, listen=(), failure_delay=0, bcrypt_cost=4
-            )
-            async with made as server:
-                await self.add_user(server, "luke", "hello")
-                await test(self, server)
-
-        asyncio.run(within())
-
-    run.__name__ = test.__name__
-    run.__doc__ = test.__doc__
-    return run
-
-
-class BackendContract:
-    """What pop3hub asks of a backend.
-
-    Subclasses give a `backend` fixture, and `options` if it needs some. `add_user` and `deliver` go
-    through `store_user` and `store_message`: for a backend without these, override them.
-    """
-
-    @pytest.fixture
-    def backend(self) -> object:
-        """Return a new backend with nothing in it, as its class makes it."""
-        raise NotImplementedError("give a `backend` fixture")
-
-    @pytest.fixture
-    def options(self) -> Mapping[str, Any]:
-        """Return what the backend's `configure` is to be given."""
-        return {}
-
-    async def add_user(self, server: PopServer, name: str, password: str) -> None:
-        """Put a user into the store."""
-        if server.store.store_user is None:
-            pytest.skip("no store_user: override add_user")
-        hashed = bcrypt.hashpw(password.encode(), bcrypt.gensalt(4)).decode("ascii")
-        assert await store_of(server).store_user(PopUser(name, hashed), replace=False)
-
-    async def deliver(self, server: PopServer, name: str, contents: bytes) -> None:
-        """Put a message into the store, as the newest of the maildrop."""
-        self._needs(server, "store_message")
-        await store_of(server).store_message(name, contents)
-
-    @staticmethod
-    def _needs(server: PopServer, hook: str) -> None:
-        if getattr(server.store, hook) is None:
-            pytest.skip(f"the backend has no {hook}")
-
-    async def _uidl(self, server: PopServer) -> list[str]:
-        async with Dialogue(server) as dialogue:
-            assert (await dialogue.login("luke", "hello")).startswith(b"+OK")
-            return listing(await dialogue.say("UIDL"))
+class BackendContract(StoreContract):
+    """What pop3hub asks of a backend; `ContractBase` says what a suite gives and may override."""
 
     # Users
 
@@ -216,6 +158,38 @@ class BackendContract:
         assert all(1 <= len(uid) <= 70 and all("!" <= c <= "~" for c in uid) for uid in second)
         assert 4 == len(set(second))
         assert first == second[:3]
+
+    @conversation
+    async def test_open_sessions_keep_nothing_that_others_wait_for(self, server: PopServer) -> None:
+        """A connection of a pool that is kept for each session stalls the server under load."""
+        names = [f"user{number}" for number in range(AT_ONCE)]
+        for name in names:
+            await self.add_user(server, name, "hello")
+
+        async with AsyncExitStack() as stack:
+            for name in names:
+                dialogue = await stack.enter_async_context(Dialogue(server))
+                try:
+                    async with asyncio.timeout(PATIENCE):
+                        reply = await dialogue.login(name, "hello")
+                except TimeoutError:
+                    pytest.fail(f"{name} waits for something that open sessions have")
+                assert reply.startswith(b"+OK"), name
+
+    @conversation
+    async def test_a_session_that_lost_its_lock_removes_nothing(self, server: PopServer) -> None:
+        """Who has the maildrop now may have told its client of the message already."""
+        await self.deliver(server, "luke", SHORT)
+        async with Dialogue(server) as dialogue:
+            await dialogue.login("luke", "hello")
+            await dialogue.say("DELE 1")
+            await self.lose_lock(server, "luke")
+            if not dialogue.closed:
+                assert (await dialogue.say("QUIT")).startswith(b"-ERR")
+
+        async with Dialogue(server) as dialogue:
+            assert (await dialogue.login("luke", "hello")).startswith(b"+OK")
+            assert 1 == len(listing(await dialogue.say("LIST")))
 
     @conversation
     async def test_messages_come_oldest_first(self, server: PopServer) -> None:
@@ -363,128 +337,3 @@ class BackendContract:
             assert reply.startswith(b"-ERR") or SHORT == body(reply)
             await dialogue.say("DELE 1")
             assert (await dialogue.say("QUIT")).startswith(b"+OK")
-
-    # The store: optional hooks
-
-    @conversation
-    async def test_store_message_takes_a_stream(self, server: PopServer) -> None:
-        self._needs(server, "store_message")
-
-        async def chunks() -> AsyncIterator[bytes]:
-            for start in range(0, len(HARD["1 MiB"]), 65_537):
-                yield HARD["1 MiB"][start : start + 65_537]
-
-        uid = await store_of(server).store_message("luke", chunks())
-
-        assert [uid] == await self._uidl(server)
-        async with Dialogue(server) as dialogue:
-            await dialogue.login("luke", "hello")
-            assert on_the_wire(HARD["1 MiB"]) == body(await dialogue.say("RETR 1"))
-
-    @conversation
-    async def test_a_stream_that_breaks_stores_nothing(self, server: PopServer) -> None:
-        self._needs(server, "store_message")
-
-        async def chunks() -> AsyncIterator[bytes]:
-            yield HARD["1 MiB"]
-            raise ConnectionResetError
-
-        with pytest.raises(PopError):
-            await store_of(server).store_message("luke", chunks())
-
-        assert [] == await self._uidl(server)
-
-    @conversation
-    async def test_store_message_keeps_a_unique_id(self, server: PopServer) -> None:
-        self._needs(server, "store_message")
-        uids = ["000000016b03da81", "!~{}<>&%\\", "x" * 70]
-
-        for uid in uids:
-            assert uid == await store_of(server).store_message("luke", SHORT, uid)
-
-        assert uids == await self._uidl(server)
-
-    @conversation
-    async def test_store_message_refuses_a_unique_id_that_is_taken(self, server: PopServer) -> None:
-        self._needs(server, "store_message")
-        await self.add_user(server, "leia", "organa")
-        await store_of(server).store_message("luke", SHORT, "uid-1")
-
-        with pytest.raises(UniqueIdTaken):
-            await store_of(server).store_message("luke", b"Subject: other\r\n\r\n", "uid-1")
-
-        assert "uid-1" == await store_of(server).store_message("leia", SHORT, "uid-1")
-        assert ["uid-1"] == await self._uidl(server)
-
-    @conversation
-    async def test_store_message_refuses_an_unknown_user(self, server: PopServer) -> None:
-        self._needs(server, "store_message")
-        for name in ("nobody", "../luke", ""):
-            with pytest.raises(NoSuchUser):
-                await store_of(server).store_message(name, SHORT)
-
-    @conversation
-    async def test_deliveries_at_the_same_time_are_all_kept(self, server: PopServer) -> None:
-        self._needs(server, "store_message")
-        stored = await asyncio.gather(
-            *(store_of(server).store_message("luke", b"Subject: %d\n\n" % n) for n in range(20))
-        )
-
-        assert sorted(stored) == sorted(await self._uidl(server))
-
-    @conversation
-    async def test_store_user_overwrites_only_if_asked_to(self, server: PopServer) -> None:
-        self._needs(server, "store_user")
-        hashed = bcrypt.hashpw(b"other", bcrypt.gensalt(4)).decode("ascii")
-
-        assert not await store_of(server).store_user(PopUser("luke", hashed), replace=False)
-        assert not await store_of(server).store_user(PopUser("nobody", hashed), replace=True)
-        async with Dialogue(server) as dialogue:
-            assert (await dialogue.login("luke", "hello")).startswith(b"+OK")
-        assert await store_of(server).store_user(PopUser("luke", hashed), replace=True)
-        async with Dialogue(server) as dialogue:
-            assert (await dialogue.login("luke", "hello")).startswith(b"-ERR [AUTH]")
-            assert (await dialogue.login("luke", "other")).startswith(b"+OK")
-
-    @conversation
-    async def test_store_user_keeps_what_it_is_given_or_drops_it_whole(
-        self, server: PopServer
-    ) -> None:
-        """A store may have no place for secrets or SCRAM keys; it must not change them."""
-        self._needs(server, "store_user")
-        keys = {"SCRAM-SHA-256": "4096:AAAA$AAAA:AAAA"}
-        leia = PopUser("leia", "hash", "secret", scram=keys)
-
-        assert await store_of(server).store_user(leia, replace=False)
-
-        async with Dialogue(server) as dialogue:
-            user = await server.store.find_user("leia", dialogue.session.view)
-        assert user is not None
-        assert ("leia", "hash") == (user.name, user.password)
-        assert user.secret in {None, "secret"}
-        assert dict(user.scram) in ({}, keys)
-
-    @conversation
-    async def test_remove_user_refuses_one_with_mail_unless_told(self, server: PopServer) -> None:
-        self._needs(server, "remove_user")
-        await self.deliver(server, "luke", SHORT)
-
-        assert not await store_of(server).remove_user("nobody", with_mail=True)
-        with pytest.raises(MaildropNotEmpty):
-            await store_of(server).remove_user("luke", with_mail=False)
-        assert 1 == len(await self._uidl(server))
-        assert await store_of(server).remove_user("luke", with_mail=True)
-        async with Dialogue(server) as dialogue:
-            assert (await dialogue.login("luke", "hello")).startswith(b"-ERR [AUTH]")
-        await self.add_user(server, "luke", "hello")
-        assert [] == await self._uidl(server)
-
-    @conversation
-    async def test_list_users_goes_by_name(self, server: PopServer) -> None:
-        self._needs(server, "list_users")
-        for name in ("zoe", "anna"):
-            await self.add_user(server, name, "hello")
-
-        assert ["anna", "luke", "zoe"] == [
-            user.name async for user in store_of(server).list_users()
-        ]

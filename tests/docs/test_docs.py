@@ -57,6 +57,8 @@ def test_files_that_a_page_names_are_there(path):
 @pytest.mark.parametrize("path", PAGES, ids=page_id)
 def test_python_in_a_page_compiles(path):
     for code in re.findall(r"```python\n(.*?)```", path.read_text("utf-8"), re.DOTALL):
+        if code.startswith(" "):
+            continue  # a part of a file, which the page's own test looks for
         if not code.startswith(("async def", "def")) or "):" in code:  # not a bare signature
             compile(code, str(path), "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
 

@@ -2,31 +2,20 @@
 
 from __future__ import annotations
 
-import importlib.util
+import asyncio
 import itertools
-from pathlib import Path
+from contextlib import asynccontextmanager
 
 import pytest
 
 from pop3hub.hooks.specs import hookimpl
 from pop3hub.maildrop import PopMessage
 from pop3hub.testing import BackendContract
-
-EXAMPLE = Path(__file__).parents[2] / "examples" / "sqlite_backend" / "sqlite_backend.py"
-
-
-def load_example():
-    spec = importlib.util.spec_from_file_location("sqlite_backend", EXAMPLE)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+from tests.support.sqlite_store import SqliteBackend
 
 
-SqliteBackend = load_example().SqliteBackend
-
-
-class TestSqliteExample(BackendContract):
-    """The example in examples/sqlite_backend."""
+class TestSqliteStore(BackendContract):
+    """The store that the broken ones below are made of."""
 
     @pytest.fixture
     def backend(self):
@@ -177,6 +166,33 @@ class ReadsNothingOfAGoneMessage(SqliteBackend):
         return bytes(row[0]) if row else b""
 
 
+class KeepsAConnection(SqliteBackend):
+    """Each session has one of a pool's connections for as long as it lasts."""
+
+    def __init__(self, path):
+        super().__init__(path)
+        self.pool = asyncio.Semaphore(10)
+
+    @hookimpl
+    @asynccontextmanager
+    async def lock_maildrop(self):
+        async with self.pool:
+            yield
+
+
+class DeletesWithoutItsLock(SqliteBackend):
+    """Its lock can be taken over, and nobody asks whether it was."""
+
+    @hookimpl
+    @asynccontextmanager
+    async def lock_maildrop(self):
+        yield
+
+
+async def nothing_to_lose(server, name):
+    """The lock of these is free for anybody already."""
+
+
 @pytest.mark.parametrize(
     ("backend", "test"),
     [
@@ -198,12 +214,16 @@ class ReadsNothingOfAGoneMessage(SqliteBackend):
         (OverwritesUsers, "store_user_overwrites_only_if_asked_to"),
         (StoresHalfAMessage, "a_stream_that_breaks_stores_nothing"),
         (StoresForAnybody, "store_message_refuses_an_unknown_user"),
+        (KeepsAConnection, "open_sessions_keep_nothing_that_others_wait_for"),
+        (DeletesWithoutItsLock, "a_session_that_lost_its_lock_removes_nothing"),
         (ReadsNothingOfAGoneMessage, "a_message_that_goes_during_a_session_is_refused_or_whole"),
     ],
 )
 def test_the_contract_finds(backend, test):
     made = backend(":memory:")
-    run = getattr(TestSqliteExample(), f"test_{test}")
+    suite = TestSqliteStore()
+    suite.lose_lock = nothing_to_lose
+    run = getattr(suite, f"test_{test}")
 
     with pytest.raises((AssertionError, pytest.fail.Exception)):
         run(made, {})

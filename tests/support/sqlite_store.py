@@ -1,16 +1,8 @@
-"""Mail in one SQLite file: how little pop3hub asks of a store.
-
-    python sqlite_backend.py mail.db
-
-It passes `pop3hub.testing.BackendContract` (tests/test_contract.py). Locks are pop3hub's own, in
-this process; a store for several processes brings `lock_maildrop` too.
-"""
+"""A mail store in one SQLite file, as small as one can be: what broken backends are made of."""
 
 from __future__ import annotations
 
-import asyncio
 import sqlite3
-import sys
 import uuid
 from typing import TYPE_CHECKING
 
@@ -18,7 +10,6 @@ from pop3hub import (
     NoSuchUser,
     PermanentFailure,
     PopMessage,
-    PopServer,
     PopUser,
     UniqueIdTaken,
     hookimpl,
@@ -110,14 +101,3 @@ class SqliteBackend:
         except sqlite3.IntegrityError as exc:
             raise UniqueIdTaken(uid=uid) from exc
         return uid
-
-
-async def main(path: str) -> None:
-    """Serve the file's mail until the process is ended."""
-    async with PopServer(backend=SqliteBackend(path)) as server:
-        print(*server.addresses)
-        await server.serve_forever()
-
-
-if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1]))

@@ -35,6 +35,9 @@ OTHER_WORDS: Mapping[str, str] = {
 }
 """What other programs call what pop3hub has another option for."""
 
+OF_TESTS = ("test", "soak")
+"""What begins the names of variables that the project's own tests set."""
+
 
 def variables(option: click.Option, prefix: str) -> list[str]:
     """Return the environment variables of an option: by its long name, and as in the file."""
@@ -49,7 +52,7 @@ def unknown_variables(
 
     `others` are the plugins that were not chosen: what is theirs is not looked at.
     """
-    theirs = tuple(f"{prefix}_{name.replace('-', '_').upper()}_" for name in (*others, "test"))
+    theirs = tuple(f"{prefix}_{name.replace('-', '_').upper()}_" for name in (*others, *OF_TESTS))
     for name in sorted(environment):
         if not name.startswith(f"{prefix}_") or name in known or f"{name}_".startswith(theirs):
             continue

@@ -16,6 +16,7 @@ from contextlib import AsyncExitStack
 
 import bcrypt
 import pymongo
+import pymongo.errors
 import pytest
 
 from pop3hub import PopUser
@@ -49,6 +50,10 @@ def free_port():
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         return sock.getsockname()[1]
+
+
+NO_QUORUM = 74
+"""NodeNotFound: a member did not answer in time."""
 
 
 class Mongod:
@@ -117,8 +122,19 @@ class Mongod:
             "members": [{"_id": index, "host": host.address} for index, host in enumerate(hosts)],
             "settings": settings,
         }
+        for host in hosts:  # on a busy machine some listen long after others
+            with host.direct() as client:
+                client.admin.command("ping")
+        until = time.monotonic() + PATIENCE
         with self.direct() as client:
-            client.admin.command("replSetInitiate", config)
+            while True:
+                try:
+                    client.admin.command("replSetInitiate", config)
+                    break
+                except pymongo.errors.OperationFailure as exc:
+                    if exc.code != NO_QUORUM or time.monotonic() > until:
+                        raise
+                    time.sleep(0.2)
         return self.primary_of(hosts)
 
     def wait_until_in_sync(self):
